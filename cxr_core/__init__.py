@@ -1,0 +1,1 @@
+"""PyTorch training core for chest X-ray classifiers: data, models, losses, samplers, schedules, training, metrics."""

@@ -1,0 +1,104 @@
+"""Checkpoints that can be used alone: weights with the configuration, labels and preprocessing they belong to."""
+
+import os
+import pickle
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cxr_core.config import Task, TrainConfig
+from cxr_core.models import build_model
+
+_FORMAT = 1
+
+
+class CheckpointError(Exception):
+    """A checkpoint cannot be read or does not fit; the message names the file and the reason."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A saved training: weights to predict with, and what is needed to go on if it was not finished."""
+
+    path: Path
+    config: TrainConfig
+    moments: tuple[float, float]
+    weights: dict[str, Tensor]
+    progress: dict[str, Any] | None
+    versions: dict[str, str]
+
+    def build(self) -> nn.Module:
+        """The network with the saved weights, in evaluation mode."""
+        labels = self.config.task.labels
+        model = build_model(self.config.model, self.config.image_size, len(labels), self.config.dropout)
+        model.load_state_dict(self.weights, strict=True)
+        return model.eval()
+
+    def progress_of(self, config: TrainConfig) -> dict[str, Any]:
+        """The state to go on from. Raises CheckpointError if the training was another one, or is finished."""
+        differing = sorted(key for key, value in _identity(config).items() if value != _identity(self.config).get(key))
+        if differing:
+            raise CheckpointError(f"{self.path}: belongs to another configuration ({', '.join(differing)} differ)")
+        if self.progress is None:
+            raise CheckpointError(f"{self.path}: this training is finished; there is nothing to resume")
+        return self.progress
+
+
+def _identity(config: TrainConfig) -> dict[str, Any]:
+    return {**config.flat, "task": config.task, "image_size": config.image_size, "seed": config.seed}
+
+
+def save_checkpoint(
+    path: Path,
+    config: TrainConfig,
+    moments: tuple[float, float],
+    weights: dict[str, Tensor],
+    progress: dict[str, Any] | None,
+) -> None:
+    """Write a checkpoint; the file appears whole or not at all."""
+    content = {
+        "format": _FORMAT,
+        "task": {"kind": config.task.kind, "labels": list(config.task.labels)},
+        "preprocessing": {"image_size": config.image_size, "mean": moments[0], "std": moments[1]},
+        "config": config.flat,
+        "seed": config.seed,
+        "weights": weights,
+        "progress": progress,
+        "versions": {"python": platform.python_version(), "torch": str(torch.__version__)},
+    }
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint to the CPU. Raises CheckpointError if the file is missing, damaged or of another format."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such checkpoint") from None
+    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as fault:
+        raise CheckpointError(f"{path}: the checkpoint is damaged ({str(fault).splitlines()[0]})") from None
+    if not isinstance(content, dict) or content.get("format") != _FORMAT:
+        raise CheckpointError(f"{path}: not a checkpoint of this program, or of another version of it")
+    task = Task(content["task"]["kind"], tuple(content["task"]["labels"]))
+    prepared = content["preprocessing"]
+    config = TrainConfig.from_flat(content["config"], task, prepared["image_size"], content["seed"])
+    return Checkpoint(
+        path,
+        config,
+        (prepared["mean"], prepared["std"]),
+        content["weights"],
+        content["progress"],
+        content["versions"],
+    )

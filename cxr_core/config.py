@@ -1,0 +1,90 @@
+"""One training's configuration: typed, frozen, and the same thing flat (`model.small_cnn.width`) for records."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+from cxr_core.augmentations import augmentations
+from cxr_core.losses import losses
+from cxr_core.models import models
+from cxr_core.optimizers import optimizers
+from cxr_core.registry import Chosen, Parameter, Range, Registry, Scalar, parameter
+from cxr_core.samplers import samplers
+from cxr_core.schedules import schedules
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is predicted: several findings at once, or one against the rest."""
+
+    kind: Literal["multilabel", "binary"]
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """One training, completely: everything from `model` on may be searched.
+
+    lr is the peak learning rate; dropout lies before the last linear layer; ema is the decay of the weights' moving
+    average, 0 for none; clip bounds the gradient's norm.
+    """
+
+    task: Task
+    image_size: int
+    seed: int = 0
+
+    model: Annotated[Chosen, models]
+    schedule: Annotated[Chosen, schedules] = Chosen("cosine")
+    loss: Annotated[Chosen, losses] = Chosen("bce")
+    sampler: Annotated[Chosen, samplers] = Chosen("uniform")
+    optimizer: Annotated[Chosen, optimizers] = Chosen("adamw")
+    augment: Annotated[Chosen, augmentations] = Chosen("affine")
+    epochs: Annotated[int, Range(1, 10_000)] = 20
+    batch_size: Annotated[int, Range(2, 4096)] = 64
+    lr: Annotated[float, Range(1e-8, 10)] = 1e-3
+    dropout: Annotated[float, Range(0, 0.95)] = 0.0
+    ema: Annotated[float, Range(0, 0.99999)] = 0.0
+    clip: Annotated[float, Range(0.01, 1000)] = 5.0
+
+    @property
+    def flat(self) -> dict[str, Scalar]:
+        """What may be searched, by dotted name, defaults of components included."""
+        flat: dict[str, Scalar] = {}
+        for key, slot in SEARCHABLE.items():
+            value = getattr(self, key)
+            if not isinstance(slot, Registry):
+                flat[key] = value
+                continue
+            flat[key] = value.name
+            for name, schema in slot[value.name].parameters.items():
+                flat[f"{key}.{value.name}.{name}"] = value.params.get(name, schema.default)
+        return flat
+
+    @classmethod
+    def from_flat(cls, flat: Mapping[str, Scalar], task: Task, image_size: int, seed: int = 0) -> "TrainConfig":
+        """Rebuild a configuration from dotted names; names of branches that are not chosen may be present."""
+        values: dict[str, Any] = {}
+        for key, slot in SEARCHABLE.items():
+            if key in flat and isinstance(slot, Registry):
+                prefix = f"{key}.{flat[key]}."
+                params = {name.removeprefix(prefix): flat[name] for name in flat if name.startswith(prefix)}
+                values[key] = Chosen(str(flat[key]), params)
+            elif key in flat:
+                values[key] = flat[key]
+        return cls(task=task, image_size=image_size, seed=seed, **values)
+
+
+def _searchable() -> dict[str, Parameter | Registry]:
+    hints = get_type_hints(TrainConfig, include_extras=True)
+    slots: dict[str, Parameter | Registry] = {}
+    for field in fields(TrainConfig):
+        if field.name in ("task", "image_size", "seed"):
+            continue
+        hint = hints[field.name]
+        is_component = get_origin(hint) is Annotated and get_args(hint)[0] is Chosen
+        slots[field.name] = get_args(hint)[1] if is_component else parameter(field.name, hint, field.default)
+    return slots
+
+
+SEARCHABLE: dict[str, Parameter | Registry] = _searchable()
+"""What a space file may search: a registry where a component is chosen, the schema of a number elsewhere."""

@@ -1,0 +1,45 @@
+"""Run a network over films and score it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from cxr_core.batches import Batches
+from cxr_core.metrics import OBJECTIVES, macro, per_label
+
+_BATCH = 512
+"""Films scored at a time; without gradients four times a usual training batch fits."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a network reached on a split.
+
+    metrics: each metric's mean over the findings where it is defined. auroc: of each finding, NaN where undefined.
+    """
+
+    metrics: dict[str, float]
+    auroc: dict[str, float]
+
+
+@torch.inference_mode()
+def predict(model: nn.Module, batches: Batches) -> np.ndarray:
+    """Probabilities of each finding, (N, C) float32, in the films' order; the model is left in evaluation mode."""
+    model.eval()
+    order = np.array_split(np.arange(len(batches)), max(1, -(-len(batches) // _BATCH)))
+    probabilities = []
+    for index in order:
+        with batches.autocast():
+            logits = model(batches.films(index))
+        probabilities.append(torch.sigmoid(logits.float()))
+    scores: np.ndarray = torch.cat(probabilities).cpu().numpy()
+    return scores
+
+
+def score(targets: np.ndarray, probabilities: np.ndarray, labels: tuple[str, ...]) -> Scores:
+    """All metrics of (N, C) probabilities against targets in {0, 1, NaN}."""
+    values = {name: per_label(metric, targets, probabilities) for name, metric in OBJECTIVES.items()}
+    auroc = dict(zip(labels, values["auroc_macro"], strict=True))
+    return Scores({name: macro(of_labels) for name, of_labels in values.items()}, auroc)

@@ -1,0 +1,27 @@
+"""Three convolutions: the network that every larger one has to beat."""
+
+from typing import Annotated
+
+from torch import nn
+
+from cxr_core.models.registry import Infeasible, models
+from cxr_core.registry import Range
+
+
+@models.register("small_cnn")
+def small_cnn(
+    image_size: int, outputs: int, dropout: float, *, width: Annotated[int, Range(4, 256)] = 32
+) -> nn.Module:
+    """Three 3x3 convolutions of width, 2 width and 4 width channels, each halving the film, then global average."""
+    if image_size < 16:
+        raise Infeasible(f"small_cnn needs films of 16 px or more, not {image_size}")
+    layers: list[nn.Module] = []
+    for narrow, wide in ((1, width), (width, 2 * width), (2 * width, 4 * width)):
+        layers += [
+            nn.Conv2d(narrow, wide, 3, padding=1, bias=False),
+            nn.BatchNorm2d(wide),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(2),
+        ]
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout), nn.Linear(4 * width, outputs)]
+    return nn.Sequential(*layers, *head)
