@@ -1,7 +1,7 @@
 """The radiographic signs of the 14 ChestX-ray14 findings, drawn on a phantom film.
 
-Each sign follows the Fleischner Society's glossary (Hansell et al., Radiology 2008, 246:697-722) unless its docstring names
-another source. Severity runs down to signs that can hardly be told from a normal film.
+Each sign follows the Fleischner Society's glossary (Hansell et al., Radiology 2008, 246:697-722) unless its docstring
+names another source. Severity runs down to signs that can hardly be told from a normal film.
 """
 
 import math
@@ -32,15 +32,15 @@ def _some_side(rng: np.random.Generator) -> int:
     return _SIDES[rng.integers(2)]
 
 
-def _some_place(film: Film, rng: np.random.Generator, margin: float) -> tuple[float, float]:
-    """A random point (x, y) of lung, `margin` away from the chest wall and the diaphragm and beside the heart."""
-    free = (film.thorax > 2 * margin) & (film.base - film.y > margin) & (film.air > 0.9) & (film.heart == 0)
-    pixel = rng.choice(np.flatnonzero(free))
-    return float(film.x.flat[pixel]), float(film.y.flat[pixel])
-
-
 def _dome(film: Film, side: int) -> float:
     return film.chest.dome_right if side < 0 else film.chest.dome_left
+
+
+def _some_place(film: Film, rng: np.random.Generator, margin: float) -> tuple[float, float]:
+    """A random point (x, y) of lung, `margin` away from the chest wall and the diaphragm."""
+    side = _some_side(rng)
+    y = rng.uniform(-0.65 + margin, _dome(film, side) - margin)
+    return side * rng.uniform(0.2, film.chest.wall(y) - margin), y
 
 
 @_sign_of("Emphysema")
@@ -59,7 +59,7 @@ def emphysema(film: Film, rng: np.random.Generator) -> list[Box]:
 
 @_sign_of("Cardiomegaly")
 def cardiomegaly(film: Film, rng: np.random.Generator) -> list[Box]:
-    """Heart wider than half of the rib cage: cardiothoracic ratio above 0.5 (Danzer, Am J Med Sci 1919, 157:513-521)."""
+    """Heart wider than half of the rib cage: cardiothoracic ratio above 0.5 (Danzer, Am J Med Sci 1919, 157:513)."""
     film.reshape(ctr=rng.uniform(0.5, 0.64))
     return [film.box(film.heart)]
 
@@ -74,34 +74,34 @@ def atelectasis(film: Film, rng: np.random.Generator) -> list[Box]:
     for _ in range(rng.integers(1, 4)):
         along = film.x - side * rng.uniform(0.28, 0.45)
         across = film.y - (height - rng.uniform(0.03, 0.2)) - side * rng.uniform(-0.35, 0.1) * along
-        band = edge(rng.uniform(0.008, 0.018) - np.abs(across), 0.02) * edge(rng.uniform(0.1, 0.2) - np.abs(along), 0.08)
-        bands = np.maximum(bands, band)
+        band = edge(rng.uniform(0.008, 0.018) - np.abs(across), 0.02)
+        bands = np.maximum(bands, band * edge(rng.uniform(0.1, 0.2) - np.abs(along), 0.08))
     return [film.add(rng.uniform(0.12, 0.35) * bands * film.air)]
 
 
 @_sign_of("Effusion")
 def effusion(film: Film, rng: np.random.Generator) -> list[Box]:
     """Fluid that blunts the costophrenic angle and climbs the chest wall in a meniscus, on one side or on both."""
-    boxes = []
-    first = _some_side(rng)
+    first, boxes = _some_side(rng), []
     for side in (first, -first)[: rng.integers(1, 3)]:
-        level = _dome(film, side) + 0.12 - 0.35 * rng.uniform(0, 1) ** 1.5
-        surface = level - 0.25 * (film.lateral * (1 / film.chest.width)) ** 4
-        fluid = edge(film.y - surface, 0.08) * film.half(side)
+        amount = rng.uniform(0, 1) ** 2
+        level = _dome(film, side) + 0.2 - 0.4 * amount
+        meniscus = (0.1 + 0.15 * amount) * (film.lateral * (1 / film.chest.width)) ** 4
+        fluid = edge(film.y - level + meniscus, 0.1) * film.half(side)
         film.markings *= 1 - fluid
-        boxes.append(film.add(0.75 * fluid * film.air))
+        boxes.append(film.add(rng.uniform(0.3, 0.8) * fluid * film.air))
     return boxes
 
 
 @_sign_of("Hernia")
 def hernia(film: Film, rng: np.random.Generator) -> list[Box]:
-    """Hiatus hernia: a rounded retrocardiac shadow with a wall, air above a horizontal fluid level (StatPearls NBK562200)."""
+    """Hiatus hernia: a round shadow with a wall behind the heart, air in it above a horizontal fluid level."""
     radius = rng.uniform(0.1, 0.19)
     x, y = rng.uniform(-0.03, 0.14), film.chest.dome_left - 0.9 * radius
     disc = film.disc(x, y, radius, 0.85 * radius)
-    level = edge(film.y - y - rng.uniform(-0.3, 0.3) * radius, 0.015)
     sac, wall = edge(disc, 0.15), edge(disc, 0.15) - edge(disc - 0.3, 0.15)
-    return [film.add(rng.uniform(0.5, 1) * (sac * (0.2 * level - 0.35 * (1 - level)) + 0.25 * wall))]
+    fluid = edge(film.y - y - rng.uniform(-0.3, 0.3) * radius, 0.015)
+    return [film.add(rng.uniform(0.6, 1.1) * (sac * (0.55 * fluid - 0.35) + 0.25 * wall))]
 
 
 @_sign_of("Edema")
@@ -130,35 +130,35 @@ def infiltration(film: Film, rng: np.random.Generator) -> list[Box]:
     """Faint patchy opacity with ill-defined borders in one or two places; vessels stay visible through it."""
     boxes = []
     for _ in range(rng.integers(1, 3)):
-        area = edge(film.disc(*_some_place(film, rng, 0.08), rng.uniform(0.18, 0.32), rng.uniform(0.18, 0.32)) - 0.3, 1.4)
-        patches = np.clip(0.6 + 0.5 * texture(rng, 18), 0, None)
+        place, width, height = _some_place(film, rng, 0.08), rng.uniform(0.18, 0.32), rng.uniform(0.18, 0.32)
+        area = edge(film.disc(*place, width, height) - 0.3, 1.4)
+        patches = np.maximum(0.6 + 0.5 * texture(rng, 18), 0)
         boxes.append(film.add(rng.uniform(0.07, 0.22) * area * patches * film.air))
     return boxes
 
 
 @_sign_of("Pneumonia")
 def pneumonia(film: Film, rng: np.random.Generator) -> list[Box]:
-    """Segmental opacity: a wedge from the hilum to the pleura, sharp where a fissure bounds it (Franquet, Radiology 2018, 286:18-35)."""
+    """Segmental opacity: a wedge that opens from the hilum, with a faint upper border and a sharp lower one."""
     side, direction, spread = _some_side(rng), rng.uniform(-0.7, 1.1), rng.uniform(0.3, 0.5)
     across, down, distance = film.from_hilum()
     along = across * math.cos(direction) + down * math.sin(direction)
-    away = down * math.cos(direction) - across * math.sin(direction)
-    wedge = edge(spread * along + 0.05 - away, 0.03) * edge(spread * along + 0.05 + away, 0.15) * edge(along - 0.05, 0.15)
-    density = rng.uniform(0.15, 0.35) * wedge * edge(rng.uniform(0.35, 0.6) - distance, 0.15) * (1 + 0.2 * texture(rng, 14))
-    return [film.add(density * film.air * film.half(side))]
+    below = down * math.cos(direction) - across * math.sin(direction)
+    room = spread * along + 0.05
+    wedge = edge(room - below, 0.03) * edge(room + below, 0.15) * edge(along - 0.05, 0.15)
+    extent = edge(rng.uniform(0.35, 0.6) - distance, 0.15) * film.air * film.half(side)
+    return [film.add(rng.uniform(0.15, 0.35) * wedge * extent * (1 + 0.2 * texture(rng, 14)))]
 
 
 @_sign_of("Consolidation")
 def consolidation(film: Film, rng: np.random.Generator) -> list[Box]:
     """Dense homogeneous patch that hides the vessels but shows the bronchi as dark branches: air bronchograms."""
     size = rng.uniform(0.13, 0.26)
-    outline = film.disc(*_some_place(film, rng, 0.06), size, size * rng.uniform(0.7, 1.3)) + 0.35 * texture(rng, 14)
-    patch = edge(outline - 0.1, 0.5)
-    across, down, _ = film.from_hilum()
-    fan = down / (np.abs(across) + np.abs(down) + 1e-3) + 0.06 * texture(rng, 16)
-    bronchi = np.square(np.square(np.maximum(np.cos(18 * fan + rng.uniform(0, 6)), 0)))
+    outline = film.disc(*_some_place(film, rng, 0.06), size, size * rng.uniform(0.7, 1.3)) + 0.5 * texture(rng, 14)
+    patch = edge(outline - 0.2, 0.8)
+    bronchi = film.branches(rng, 16)
     film.markings *= 1 - patch
-    return [film.add(rng.uniform(0.25, 0.5) * patch * (1 - 0.45 * bronchi) * film.air)]
+    return [film.add(rng.uniform(0.25, 0.5) * patch * (1 - 0.6 * bronchi) * film.air)]
 
 
 @_sign_of("Nodule")
@@ -189,10 +189,10 @@ def pleural_thickening(film: Film, rng: np.random.Generator) -> list[Box]:
 
 @_sign_of("Pneumothorax")
 def pneumothorax(film: Film, rng: np.random.Generator) -> list[Box]:
-    """The white line of the visceral pleura, and darkness without vessels between it and the chest wall, widest at the apex."""
-    side, depth = _some_side(rng), rng.uniform(0.12, 0.6)
+    """The white line of the visceral pleura; between it and the chest wall, widest at the apex, no vessel is seen."""
+    side, depth = _some_side(rng), rng.uniform(0.1, 0.5)
     retracted = depth * edge(rng.uniform(-0.1, 0.6) - film.y, 0.8) - film.thorax
     space = edge(retracted, 0.03) * film.half(side) * film.air
     pleura = np.maximum(1 - np.abs(retracted) * (1 / 0.04), 0) * film.half(side) * film.air
     film.markings *= 1 - space
-    return [film.add(rng.uniform(0.3, 1) * (0.15 * pleura - 0.12 * space))]
+    return [film.add(rng.uniform(0.2, 1) * (0.15 * pleura - 0.12 * space))]

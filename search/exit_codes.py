@@ -1,0 +1,10 @@
+"""Exit codes of every command."""
+
+DONE = 0
+USAGE = 2
+"""A bad command line or space, or a study that exists or does not."""
+PREFLIGHT = 3
+"""Data, disk, accelerator or server cannot be used."""
+NO_VALID_TRIAL = 4
+STOPPED = 5
+"""Ended early by a signal; the study can be resumed."""

@@ -1,0 +1,108 @@
+"""What a person sees while a search runs: a live table on a terminal, and one line an event everywhere."""
+
+import logging
+import time
+from types import TracebackType
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.logging import RichHandler
+from rich.table import Table
+from rich.text import Text
+
+from search.durations import format_duration
+from search.legs import Legs
+from search.study import Trial
+
+console = Console(stderr=True)
+"""Where progress goes; the answer goes to stdout."""
+
+_REDRAW = 0.5
+"""Seconds between drawings of the live table."""
+_SUMMARY = 30.0
+"""Seconds between summary lines where there is no terminal."""
+_STYLES = {"running": "green", "waiting": "yellow", "full": "bold", "pruned": "dim", "interrupted": "yellow"}
+
+
+def show_log(level: int = logging.INFO) -> None:
+    """Send the program's own messages to the console; called once, by the entry point."""
+    if console.is_terminal:
+        handler: logging.Handler = RichHandler(console=console, show_path=False, show_level=False, markup=False)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+    else:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    for package in ("search", "cxr_core"):
+        logging.getLogger(package).addHandler(handler)
+        logging.getLogger(package).setLevel(level)
+
+
+class Progress:
+    """Shows a search while it runs; `update` is cheap and may be called at any rate."""
+
+    def __init__(self, legs: Legs, concurrent: int):
+        self.legs = legs
+        self.concurrent = concurrent
+        self._drawn = self._summed = time.monotonic()
+        self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
+
+    def __enter__(self) -> "Progress":
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, tb: TracebackType | None) -> None:
+        if self._live:
+            self._live.stop()
+
+    def update(self) -> None:
+        """Draw again if it is time to."""
+        now = time.monotonic()
+        if self._live and now - self._drawn > _REDRAW:
+            self._drawn = now
+            self._live.update(Group(self._table(), Text(self._summary())))
+        elif not self._live and now - self._summed > _SUMMARY:
+            self._summed = now
+            logging.getLogger(__name__).info(self._summary())
+
+    def _summary(self) -> str:
+        header = self.legs.space.header
+        counts = self.legs.counts()
+        words = [f"{counts[word]} {word}" for word in ("running", "waiting", "full", "pruned") if counts[word]]
+        failed = sum(counts[word] for word in ("diverged", "error", "infrastructure", "infeasible"))
+        words += [f"{failed} failed"] if failed else []
+        words += [f"of {header.budget.trials + len(self.legs.space.baselines)} trials"]
+        winner = self.legs.study.winner()
+        best = f"best {header.objective.metric} {winner.value:.4f} (trial {winner.name})" if winner else "no full trial yet"
+        running = [t for t in self.legs.study.trials() if t.number in self.legs.live and t.epochs]
+        speed = f"{sum(t.epochs[-1].films_per_second for t in running):,.0f} films/s"
+        left = self.legs.time_left
+        clock = f"{format_duration(max(0.0, left))} left" if left != float("inf") else format_duration(self.legs.elapsed)
+        return " · ".join([", ".join(words), best, speed, clock])
+
+    def _table(self) -> Table:
+        objective = self.legs.space.header.objective
+        table = Table(title=f"study {self.legs.study.name}", title_justify="left", expand=False)
+        for column in ("trial", "state", "model", "epoch", objective.metric, "films/s"):
+            table.add_column(column, justify="left" if column in ("trial", "state", "model") else "right")
+        for trial in self._shown():
+            last = trial.epochs[-1] if trial.epochs else None
+            state = self.legs.standing(trial)
+            table.add_row(
+                trial.name,
+                Text(state, style=_STYLES.get(state, "red")),
+                str(trial.flat.get("model", "")),
+                f"{last.epoch if last else 0}/{trial.schedule}",
+                f"{last.value:.4f}" if last else "",
+                f"{last.films_per_second:,.0f}" if last else "",
+            )
+        return table
+
+    def _shown(self) -> list[Trial]:
+        """Running trials, then the best of the others, as many as fit a small terminal."""
+        trials = [trial for trial in self.legs.study.trials() if trial.flat]
+        running = [trial for trial in trials if trial.number in self.legs.live]
+        others = [trial for trial in trials if trial.number not in self.legs.live and trial.epochs]
+        sign = 1 if self.legs.space.header.objective.maximize else -1
+        others.sort(key=lambda t: (self.legs.standing(t) == "full", sign * t.epochs[-1].value), reverse=True)
+        return (running + others)[: max(6, console.height - 8)]

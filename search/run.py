@@ -1,0 +1,160 @@
+"""The command `python -m search.run`: reads a space, runs the search, prints what was found."""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from search.durations import format_duration, parse_duration
+from search.exit_codes import DONE, NO_VALID_TRIAL, PREFLIGHT, STOPPED, USAGE
+
+if TYPE_CHECKING:
+    from search.session import Request, Result
+
+STUDIES = Path("studies")
+"""Folder of all studies, in the folder where the command is given."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a search; returns the exit code."""
+    args = parse(argv)
+    # torch takes seconds to import: not for --help or a mistyped option
+    from search.preflight import PreflightError
+    from search.progress import show_log
+    from search.space import SpaceError, load_space
+    from search.study import StudyError
+
+    show_log()
+    try:
+        space = load_space(args.space or STUDIES / args.study / "space.yaml", _overrides(args))
+        if args.dry_run:
+            from search.dry_run import dry_run
+
+            return dry_run(space, args.concurrent or default_concurrent(args), args.seed)
+        from search.session import run_session
+
+        return _tell(run_session(space, _request(args, space.header.name)), args)
+    except (SpaceError, StudyError) as mistake:
+        return _refuse(str(mistake), USAGE)
+    except PreflightError as fault:
+        return _refuse(str(fault), PREFLIGHT)
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Read the command line; a mistake in it ends the program with exit code 2."""
+    parser = argparse.ArgumentParser("python -m search.run", description=__doc__.partition(": ")[2], allow_abbrev=False)
+    add = parser.add_argument
+    add("--space", type=Path, metavar="FILE", help="space file (not needed with --resume)")
+    add("--data", metavar="KIND:PATH", help="data set: phantom, medmnist:FILE.npz, nih:FOLDER (default: $CXR_DATA or phantom)")
+    add("--study", metavar="NAME", help="name of the study in studies/ (default: the space's name)")
+    add("--trials", type=int, metavar="N", help="configurations to propose, in all (default: the space's budget)")
+    add("--time", metavar="8h", help="training time of the study, in all, such as 10m or 8h (default: the space's budget)")
+    add("--concurrent", type=int, metavar="N", help="trials trained at once (default: as many as fit this machine)")
+    add("--cpus-per-trial", type=float, default=1, metavar="C", help="CPU cores and threads of a trial (default: 1)")
+    add("--gpus-per-trial", type=float, metavar="G", help="GPUs of a trial (default: 1 where there is one, else 0)")
+    add("--address", metavar="auto", help="address of a Ray cluster (default: this machine alone)")
+    add("--mlflow", metavar="URI", help="MLflow server (default: a database beside the studies)")
+    add("--resume", action="store_true", help="go on with an existing study")
+    add("--fresh", action="store_true", help="start anew; an existing study of that name is kept under another")
+    add("--dry-run", action="store_true", help="check the space, show what would be done, write nothing")
+    add("--seed", type=int, default=0, metavar="S", help="seed of proposals, splits and trainings (default: 0)")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the space, e.g. data.image_size=64")
+    add("--json", action="store_true", help="print the result as one JSON object")
+    args = parser.parse_args(argv)
+    _check(parser, args)
+    return args
+
+
+def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    if args.resume and args.fresh:
+        parser.error("--resume and --fresh exclude each other")
+    if args.space is None and not (args.resume and args.study):
+        parser.error("--space FILE is needed (or --resume with --study NAME)")
+    if args.address and not args.concurrent:
+        parser.error("--address needs --concurrent N: a cluster that grows on demand must know how far")
+    for option in ("trials", "concurrent"):
+        if (value := getattr(args, option)) is not None and value < 1:
+            parser.error(f"--{option} must be 1 or more, not {value}")
+    try:
+        parse_duration(args.time or "1s")
+    except ValueError as wrong:
+        parser.error(f"--time {wrong}")
+
+
+def _overrides(args: argparse.Namespace) -> list[str]:
+    budget = [f"budget.{key}={value}" for key in ("trials", "time") if (value := getattr(args, key))]
+    return [*args.set, *budget]
+
+
+def default_concurrent(args: argparse.Namespace) -> int:
+    """As many trials at once as this machine has room for."""
+    import torch
+
+    if args.gpus_per_trial is None:
+        args.gpus_per_trial = 1.0 if torch.cuda.is_available() or args.address else 0.0
+    if args.gpus_per_trial:
+        return max(1, int(torch.cuda.device_count() / args.gpus_per_trial))
+    return max(1, int(len(os.sched_getaffinity(0)) / args.cpus_per_trial))
+
+
+def _request(args: argparse.Namespace, name: str) -> "Request":
+    from search.preflight import check_gpu
+    from search.session import Request
+
+    fitting = default_concurrent(args)
+    if not args.address:
+        check_gpu(args.gpus_per_trial)
+    return Request(
+        folder=(STUDIES / (args.study or name)).resolve(),
+        data=args.data or os.environ.get("CXR_DATA"),
+        seed=args.seed,
+        concurrent=args.concurrent or fitting,
+        cpus=args.cpus_per_trial,
+        gpus=args.gpus_per_trial,
+        address=args.address,
+        mlflow=args.mlflow,
+        resume=args.resume,
+        fresh=args.fresh,
+    )
+
+
+def _refuse(message: str, code: int) -> int:
+    print(message, file=sys.stderr)
+    return code
+
+
+def _tell(result: "Result", args: argparse.Namespace) -> int:
+    """Print the result, as text or JSON; returns the exit code."""
+    from search.session import describe
+
+    told = describe(result)
+    if args.json:
+        print(json.dumps(told))
+    else:
+        _print_result(result, told)
+    if result.mistake:
+        return _refuse(f"stopped: the first trials all failed in the same way: {result.mistake}", NO_VALID_TRIAL)
+    if result.stopped:
+        again = f"python -m search.run --study {result.study.name} --resume"
+        return _refuse(f"stopped by {result.stopped}; nothing is lost. To go on: {again}", STOPPED)
+    if not result.winner:
+        return _refuse("no trial was trained in full; go on with --resume and more --time or --trials", NO_VALID_TRIAL)
+    return DONE
+
+
+def _print_result(result: "Result", told: dict[str, Any]) -> None:
+    winner = result.winner
+    counts = ", ".join(f"{count} {what}" for what, count in told["trials"].items() if count)
+    print(f"\nstudy    {told['study']}  ({counts}; {format_duration(result.seconds)})")
+    if winner:
+        print(f"winner   trial {winner.name}: {winner.flat['model']}, validation {result.metric} {winner.value:.4f}")
+    print(f"report   {told['report']}")
+    print(f"mlflow   {told['mlflow']}")
+    if told["mlflow"].startswith("sqlite"):
+        print(f"         mlflow ui --backend-store-uri {told['mlflow']}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

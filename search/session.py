@@ -1,0 +1,237 @@
+"""One session of a search: opens or makes the study, prepares the data, runs the legs, and writes what was found."""
+
+import importlib.metadata
+import logging
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+
+from cxr_core.data import DataName
+from search.legs import Legs
+from search.mlflow_view import default_uri
+from search.preflight import PreflightError, PreparedData, check_disk, check_server, parse_data_name, prepare_data
+from search.progress import Progress
+from search.space import Space
+from search.study import Study, StudyError, Trial
+
+log = logging.getLogger(__name__)
+
+_NOTE_EVERY = 10.0
+"""Seconds between notes of the time used, which is what a kill can lose of the time budget's account."""
+_MLFLOW_WAIT = 60.0
+"""Seconds the end of a search waits for MLflow to be written; what is missing then, `mlflow_sync` adds."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for, beyond the space."""
+
+    folder: Path
+    data: str | None
+    seed: int
+    concurrent: int
+    cpus: float
+    gpus: float
+    address: str | None
+    mlflow: str | None
+    resume: bool
+    fresh: bool
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a session ended. stopped: the signal that ended it early, if one did."""
+
+    study: Study
+    metric: str
+    winner: Trial | None
+    counts: dict[str, int]
+    seconds: float
+    report: Path | None
+    mlflow: str
+    stopped: str | None
+    mistake: str | None
+
+
+def run_session(space: Space, request: Request) -> Result:
+    """Search until the budget, a signal or a mistake ends it. Raises StudyError or PreflightError before it starts."""
+    started = time.monotonic()
+    with Study.lock(request.folder):
+        check_disk(request.folder)
+        study, prepared = _resume(space, request) if request.resume else _create(space, request)
+        facts = study.facts
+        legs = Legs(study, space, facts["seed"], facts.get("seconds_used", 0.0))
+        with _mlflow_writer(study.folder) as writer, _drain_on_signal(legs):
+            _search(legs, prepared, request)
+            if legs.stopping in (None, "time"):
+                legs.close()
+            study.note("seconds_used", legs.elapsed)
+            from search.report import write_report  # seconds to import: not before a search has run
+
+            report = write_report(study)
+            study.note("ended", {"at": time.time(), "why": legs.stopping or "budget"})
+            _finish_writer(writer)
+    return Result(
+        study=study,
+        metric=space.header.objective.metric,
+        winner=study.winner(),
+        counts=dict(legs.counts()),
+        seconds=time.monotonic() - started,
+        report=report,
+        mlflow=facts["mlflow"],
+        stopped=legs.stopping if legs.stopping in signal.Signals.__members__ else None,
+        mistake=legs.mistake,
+    )
+
+
+def _search(legs: Legs, prepared: PreparedData, request: Request) -> None:
+    from search.ray_legs import Resources, run_legs  # Ray is imported only when a search starts
+    from search.worker import Workplace
+
+    workplace = Workplace(
+        folder=str(legs.study.folder),
+        cache=str(prepared.cache),
+        metric=legs.space.header.objective.metric,
+        threads=max(1, int(request.cpus)),
+        device="cuda" if request.gpus else "cpu",
+    )
+    noted = time.monotonic()
+    with Progress(legs, request.concurrent) as progress:
+
+        def beat() -> None:
+            nonlocal noted
+            progress.update()
+            if time.monotonic() - noted > _NOTE_EVERY:
+                noted = time.monotonic()
+                legs.study.note("seconds_used", legs.elapsed)
+
+        run_legs(legs, workplace, Resources(request.concurrent, request.cpus, request.gpus, request.address), beat)
+
+
+def _create(space: Space, request: Request) -> tuple[Study, PreparedData]:
+    """Make a new study, once its data is ready. Raises StudyError if one of that name exists."""
+    if request.folder.exists() and not request.fresh:
+        raise StudyError(f"{request.folder}: this study exists; add --resume to go on with it, or --fresh to start anew")
+    if request.data is None:
+        log.info("no --data given: training on the built-in phantom, synthetic films made for trying things out")
+    uri = request.mlflow or default_uri(request.folder.parent)
+    check_server(uri)
+    prepared = _prepare(space, parse_data_name(request.data or "phantom"), request.seed)
+    if request.folder.exists():
+        aside = request.folder.with_name(f"{request.folder.name}.{time.strftime('%Y%m%d-%H%M%S')}")
+        request.folder.rename(aside)
+        log.info("the earlier study is kept as %s", aside)
+    facts = {**prepared.facts, "seed": request.seed, "mlflow": uri, "versions": _versions()}
+    study = Study.create(request.folder, space, facts, prepared.split)
+    return study, prepared
+
+
+def _resume(space: Space, request: Request) -> tuple[Study, PreparedData]:
+    """Open a study again, on the same films; its budget may have changed, the rest may not."""
+    Study.repair(request.folder)
+    study = Study(request.folder)
+    facts = study.facts
+    for key, old, new in study.adopt(space):
+        log.info("%s: was %s, is %s", key, old, new)
+    if request.mlflow and request.mlflow != facts["mlflow"]:
+        check_server(request.mlflow)
+        study.note("mlflow", request.mlflow)
+    prepared = _prepare(space, parse_data_name(request.data or facts["data"]), facts["seed"])
+    if prepared.facts["split_hash"] != facts["split_hash"]:
+        raise PreflightError(
+            f"{request.folder}: the films or their split are not the ones this study began with ({facts['data']}); "
+            "restore them, or start another study with --study NAME"
+        )
+    return study, prepared
+
+
+def _prepare(space: Space, name: DataName, seed: int) -> PreparedData:
+    data = space.header.data
+    log.info("data: %s at %d px", name, data.image_size)
+    prepared = prepare_data(name, space.task, data.image_size, data.validation, seed)
+    films, patients = prepared.facts["films"], prepared.facts["patients"]
+    for part in films:
+        sealed = "  (sealed: no trial can read it)" if part == "test" else ""
+        log.info("  %-5s %6d films of %6d patients%s", part, films[part], patients[part], sealed)
+    return prepared
+
+
+def _versions() -> dict[str, str]:
+    packages = ("cxr-search", "torch", "torchvision", "timm", "ray", "optuna", "mlflow", "pandas", "pyarrow")
+    installed = {d.metadata["Name"]: d.version for d in importlib.metadata.distributions()}
+    return {"python": platform.python_version(), **{p: installed[p] for p in packages if p in installed}}
+
+
+@contextmanager
+def _drain_on_signal(legs: Legs) -> Iterator[None]:
+    """The first SIGINT or SIGTERM lets each live leg end its epoch; a second one kills at once."""
+
+    def drain(number: int, frame: FrameType | None) -> None:
+        if legs.stopping in signal.Signals.__members__:
+            os._exit(128 + number)
+        legs.stop(signal.Signals(number).name)
+        log.warning("stopping: epochs in flight are finished and saved; a second signal kills at once")
+
+    before = {number: signal.signal(number, drain) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _mlflow_writer(folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """A process of its own writes MLflow from the study's journal, so that no server can hold up the search."""
+    command = [sys.executable, "-m", "search.mlflow_sync", str(folder), "--follow"]
+    with (folder / "mlflow.log").open("ab") as output:
+        # A session of its own: Ctrl-C in the terminal must not reach it.
+        writer = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True)
+    try:
+        yield writer
+    finally:
+        writer.kill()
+        writer.wait()
+
+
+def _finish_writer(writer: "subprocess.Popen[bytes]") -> None:
+    """Closing its input tells the writer that the study will not change any more; so does our death."""
+    assert writer.stdin
+    writer.stdin.close()
+    try:
+        code = writer.wait(timeout=_MLFLOW_WAIT)
+    except subprocess.TimeoutExpired:
+        code = 1
+    if code:
+        log.warning("MLflow is not up to date; when its server answers: python -m search.mlflow_sync STUDY")
+
+
+def describe(result: Result) -> dict[str, Any]:
+    """The result as one JSON object."""
+    counts = result.counts
+    winner = result.winner
+    failed = sum(counts.get(outcome, 0) for outcome in ("diverged", "error", "infrastructure"))
+    return {
+        "study": str(result.study.folder),
+        "winner": {"trial": winner.number, "value": winner.value, "params": winner.flat} if winner else None,
+        "trials": {
+            "full": counts.get("full", 0),
+            "pruned": counts.get("pruned", 0),
+            "failed": failed,
+            "infeasible": counts.get("infeasible", 0),
+            "interrupted": counts.get("interrupted", 0) + counts.get("waiting", 0) + counts.get("running", 0),
+        },
+        "seconds": round(result.seconds, 1),
+        "report": str(result.report) if result.report else None,
+        "mlflow": result.mlflow,
+    }

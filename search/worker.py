@@ -1,0 +1,121 @@
+"""A leg in its worker process: trains epoch by epoch, saves each, and reports. The only Ray class that touches torch."""
+
+import logging
+import math
+import time
+import traceback
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from ray import tune
+
+from cxr_core.data import TrainingData
+from search.legs import Leg
+from search.study import EpochRecord, Outcome
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """What every leg of a study shares: its folder, the film cache and split, the objective, and threads and device."""
+
+    folder: str
+    cache: str
+    metric: str
+    threads: int
+    device: str
+
+
+@lru_cache(maxsize=1)
+def _open_data(cache: str, folder: str, labels: tuple[str, ...]) -> TrainingData:
+    return TrainingData.open(Path(cache), pd.read_parquet(Path(folder) / "split.parquet"), labels)
+
+
+class LegTrainable(tune.Trainable):
+    """Ray Tune's view of a leg: one step is one epoch. The process, its imports and its films outlive the leg.
+
+    A fault of the trial is reported as a result and not raised, so that the process survives it. When a leg ends is
+    the scheduler's to say, after each result.
+    """
+
+    def setup(self, config: dict[str, Any]) -> None:
+        import torch
+
+        torch.set_num_threads(config["workplace"].threads)
+        self.reset_config(config)
+
+    def reset_config(self, config: dict[str, Any]) -> bool:
+        """Take over the next leg in the same process."""
+        self.leg: Leg = config["leg"]
+        self.workplace: Workplace = config["workplace"]
+        self._epochs: Any = None
+        return True
+
+    def step(self) -> dict[str, Any]:
+        from cxr_core.models import Infeasible
+        from cxr_core.train import Diverged
+
+        try:
+            return self._train_epoch()
+        except Diverged as reason:
+            return {"outcome": Outcome.DIVERGED, "reason": str(reason)}
+        except Infeasible as reason:
+            return {"outcome": Outcome.INFEASIBLE, "reason": str(reason)}
+        except Exception as fault:
+            if _process_is_broken(fault):
+                raise
+            log.exception("trial %d failed", self.leg.trial)
+            text = "".join(traceback.format_exception(fault))
+            self._folder.mkdir(exist_ok=True)
+            (self._folder / "error.txt").write_text(text)
+            return {"outcome": Outcome.ERROR, "reason": f"{type(fault).__name__}: {fault}"}
+
+    @property
+    def _folder(self) -> Path:
+        return Path(self.workplace.folder) / "trials" / f"{self.leg.trial:05d}"
+
+    def _train_epoch(self) -> dict[str, Any]:
+        from cxr_core.train import Diverged, Training
+
+        if self._epochs is None:
+            data = _open_data(self.workplace.cache, self.workplace.folder, self.leg.config.task.labels)
+            self._training = Training(self.leg.config, data, self.workplace.device)
+            if self.leg.checkpoint:
+                self._training.resume(Path(self.workplace.folder) / self.leg.checkpoint)
+            self._epochs = self._training.epochs()
+        epoch = next(self._epochs)
+        value = epoch.validation.metrics[self.workplace.metric]
+        if not math.isfinite(value):
+            raise Diverged(f"{self.workplace.metric} is {value} after epoch {epoch.index}")
+        record = EpochRecord(
+            epoch=epoch.index,
+            value=value,
+            train_loss=epoch.train_loss,
+            metrics=epoch.validation.metrics,
+            auroc={label: None if math.isnan(area) else area for label, area in epoch.validation.auroc.items()},
+            films_per_second=epoch.films_per_second,
+            seconds=epoch.seconds,
+            peak_memory=epoch.peak_memory,
+            checkpoint=self._save(epoch.index),
+            at=time.time(),
+        )
+        return {"epoch": record}
+
+    def _save(self, epoch: int) -> str:
+        """Save this epoch and drop the one before the last: until the driver has recorded this one, it needs the last."""
+        self._folder.mkdir(exist_ok=True)
+        path = self._folder / f"epoch-{epoch:04d}.pt"
+        self._training.save(path)
+        for older in self._folder.glob("epoch-*.pt"):
+            if older.name < f"epoch-{epoch - 1:04d}.pt":
+                older.unlink()
+        return str(path.relative_to(self.workplace.folder))
+
+
+def _process_is_broken(fault: Exception) -> bool:
+    """After an accelerator's error a process cannot be trusted with another trial."""
+    return "CUDA error" in str(fault) or "out of memory" in str(fault).lower()
