@@ -124,6 +124,8 @@ class Legs:
 
     def _leg(self, trial: Trial) -> Leg:
         self.live.add(trial.number)
+        begins = f"goes on at epoch {len(trial.epochs)}" if trial.epochs else "starts"
+        log.info("trial %s %s: %s, %d epochs", trial.name, begins, trial.flat["model"], trial.schedule)
         checkpoint = trial.epochs[-1].checkpoint if trial.epochs else None
         return Leg(trial.number, self.space.config(trial.flat, trial.seed), checkpoint)
 
@@ -193,6 +195,9 @@ class Legs:
             self.rungs.record(trial.number, level, epoch.value)
             went_on = replay and trial.epochs[-1].epoch > epoch.epoch
             if not went_on and (replay or not self.rungs.in_top(trial.number, level)):
+                if not replay:
+                    progress = self.rungs.fractions[level]
+                    log.info("trial %s waits at %.0f %% with %.4f", trial.name, 100 * progress, epoch.value)
                 return False
             self.rungs.promote(trial.number, level)
         return True
@@ -212,6 +217,9 @@ class Legs:
 
     def process_lost(self, number: int, reason: str) -> None:
         """A live trial's process or node died: its leg is handed out again, a limited number of times."""
+        if self.study.trial(number).outcome is not Outcome.OPEN:
+            return
+        log.info("trial %d: %s; its leg is handed out again", number, reason)
         if self.study.attempt(number) >= _ATTEMPTS:
             self._end(self.study.trial(number), Outcome.INFRASTRUCTURE, f"lost {_ATTEMPTS} times; last: {reason}")
 
@@ -225,6 +233,10 @@ class Legs:
 
     def _end(self, trial: Trial, outcome: Outcome, reason: str = "") -> None:
         self.study.finish(trial.number, outcome, reason)
+        if outcome is Outcome.FULL:
+            log.info("trial %s is trained in full: %.4f", trial.name, self.study.trial(trial.number).value)
+        elif outcome is not Outcome.PRUNED:
+            log.info("trial %s ended, %s: %s", trial.name, outcome.value, reason)
         self.rungs.end(trial.number, in_full=outcome is Outcome.FULL)
 
     def close(self) -> None:

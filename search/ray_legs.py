@@ -2,10 +2,12 @@
 
 import logging
 import os
+import shutil
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from search.legs import Legs, Pause
@@ -124,6 +126,7 @@ def run_legs(legs: Legs, workplace: Workplace, resources: Resources, beat: Calla
     start_ray(resources)
     searcher = _LegSearcher(legs, workplace)
     trainable = tune.with_resources(LegTrainable, {"cpu": resources.cpus, "gpu": resources.gpus})
+    own_folder = Path(workplace.folder) / "ray"
     try:
         with suppress(_Abandoned):
             tune.Tuner(
@@ -134,16 +137,19 @@ def run_legs(legs: Legs, workplace: Workplace, resources: Resources, beat: Calla
                     scheduler=_LegScheduler(searcher),
                     reuse_actors=True,
                     max_concurrent_trials=resources.concurrent,
+                    trial_dirname_creator=lambda trial: trial.trial_id,
                 ),
                 run_config=tune.RunConfig(
-                    storage_path=os.path.join(workplace.folder, "ray"),
+                    storage_path=str(own_folder),
                     name=f"session-{int(time.time())}",
                     verbose=0,
                     callbacks=[_Heartbeat(legs, beat)],
+                    checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 ),
             ).fit()
     finally:
         ray.shutdown()
+        shutil.rmtree(own_folder, ignore_errors=True)  # nothing in it is needed: the study is the truth
 
 
 def start_ray(resources: Resources) -> None:

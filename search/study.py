@@ -16,7 +16,7 @@ import optuna
 import pandas as pd
 from filelock import FileLock, Timeout
 from optuna.storages import JournalStorage
-from optuna.storages.journal import BaseJournalFileLock, JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from cxr_core.config import SEARCHABLE
@@ -311,7 +311,7 @@ class _SamplerView:
         )
 
 
-class _FlockLock(BaseJournalFileLock):
+class _FlockLock(JournalFileOpenLock):
     """A lock of the journal that the system releases with its holder: Optuna's own outlives a kill by 30 seconds."""
 
     def __init__(self, path: Path):
