@@ -42,7 +42,10 @@ def affine(
     angle, size = uniform(math.radians(rotation)), 1 + uniform(scale)
     cos, sin = torch.cos(angle) / size, torch.sin(angle) / size
     mirror = uniform(1.0).sign() if horizontal_flip else torch.ones_like(cos)
-    rows = [torch.stack([cos * mirror, -sin, 2 * uniform(shift)], 1), torch.stack([sin * mirror, cos, 2 * uniform(shift)], 1)]
+    rows = [
+        torch.stack([cos * mirror, -sin, 2 * uniform(shift)], 1),
+        torch.stack([sin * mirror, cos, 2 * uniform(shift)], 1),
+    ]
     grid = affine_grid(torch.stack(rows, 1).to(films.dtype), list(films.shape), align_corners=False)
     moved = grid_sample(films, grid, mode="bilinear", padding_mode="border", align_corners=False)
     return moved * (1 + uniform(contrast)).to(films.dtype)[:, None, None, None]

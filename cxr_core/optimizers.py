@@ -19,9 +19,7 @@ def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
 
 
 @optimizers.register("adamw")
-def adamw(
-    model: nn.Module, lr: float, *, weight_decay: Annotated[float, Range(0, 1)] = 0.01
-) -> optim.Optimizer:
+def adamw(model: nn.Module, lr: float, *, weight_decay: Annotated[float, Range(0, 1)] = 0.01) -> optim.Optimizer:
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019, arXiv:1711.05101)."""
     return optim.AdamW(_groups(model, weight_decay), lr=lr, foreach=True)
 

@@ -20,8 +20,8 @@ class Range:
     low: float
     high: float
 
-    def __contains__(self, value: float) -> bool:
-        return self.low <= value <= self.high
+    def __contains__(self, value: object) -> bool:
+        return isinstance(value, int | float) and self.low <= value <= self.high
 
     def __str__(self) -> str:
         return f"[{self.low:g}, {self.high:g}]"
@@ -29,7 +29,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Parameter:
-    """One hyperparameter: its type, the values it may take, and its default (`inspect.Parameter.empty` if it has none)."""
+    """One hyperparameter: its type, the values it may take, and its default (`Parameter.empty` if none)."""
 
     name: str
     type: type
@@ -43,7 +43,9 @@ class Parameter:
         if value is None and self.optional:
             return None
         if self.options:
-            return None if value in self.options else f"must be one of {', '.join(map(str, self.options))}, not {value!r}"
+            return (
+                None if value in self.options else f"must be one of {', '.join(map(str, self.options))}, not {value!r}"
+            )
         allowed: tuple[type, ...] = (int, float) if self.type is float else (self.type,)
         if not isinstance(value, allowed) or (isinstance(value, bool) and self.type is not bool):
             return f"must be {_NOUNS[self.type]}, not {value!r}"

@@ -52,11 +52,13 @@ def read_domains(tree: Located) -> tuple[dict[str, Domain], list[Mistake]]:
     domains: dict[str, Domain] = {}
     for key, node in tree.value.items():
         if key not in SEARCHABLE:
-            reader.report(node, f"space.{key}", f"there is nothing named {key!r} to search; {did_you_mean(key, SEARCHABLE)}")
+            reader.report(
+                node, f"space.{key}", f"there is nothing named {key!r} to search; {did_you_mean(key, SEARCHABLE)}"
+            )
             continue
         slot = SEARCHABLE[key]
-        read = reader.component if isinstance(slot, Registry) else reader.number
-        domain = read(f"space.{key}", node, slot)  # type: ignore[operator]
+        name = f"space.{key}"
+        domain = reader.component(name, node, slot) if isinstance(slot, Registry) else reader.number(name, node, slot)
         if domain is not None:
             domains[key] = domain
     if "model" not in tree.value:
@@ -82,7 +84,9 @@ class _Reader:
         if isinstance(offered, list):
             offered = {str(item.value): Located({}, item.where) for item in offered}
         if not isinstance(offered, dict) or not offered:
-            self.report(node, key, f"must name a {registry.noun} or give a choice of several: {{choice: {{NAME: {{}}}}}}")
+            self.report(
+                node, key, f"must name a {registry.noun} or give a choice of several: {{choice: {{NAME: {{}}}}}}"
+            )
             return None
         branches = {name: self._branch(f"{key}.{name}", name, below, registry) for name, below in offered.items()}
         return Branches({name: branch for name, branch in branches.items() if branch is not None})
@@ -113,7 +117,9 @@ class _Reader:
             return Fixed(self._as(schema, value)) if self._fits(node, key, schema, value) else None
         kinds = {"float", "int", "choice"} & set(value)
         if len(kinds) != 1:
-            self.report(node, key, "must be a value, {float: [LOW, HIGH]}, {int: [LOW, HIGH]} or {choice: [VALUE, ...]}")
+            self.report(
+                node, key, "must be a value, {float: [LOW, HIGH]}, {int: [LOW, HIGH]} or {choice: [VALUE, ...]}"
+            )
             return None
         (kind,) = kinds
         allowed = {"choice": {"choice"}, "int": {"int", "log", "step"}, "float": {"float", "log", "step"}}[kind]
@@ -128,11 +134,13 @@ class _Reader:
         if not isinstance(options, list) or not options:
             self.report(node, key, "choice must list its values: {choice: [VALUE, ...]}")
             return None
-        if not all([self._fits(node, key, schema, option) for option in options]):
+        if [option for option in options if not self._fits(node, key, schema, option)]:
             return None
         return OneOf(tuple(self._as(schema, option) for option in options))
 
-    def _interval(self, key: str, node: Located, schema: Parameter, kind: str, value: dict[str, Any]) -> Interval | None:
+    def _interval(
+        self, key: str, node: Located, schema: Parameter, kind: str, value: dict[str, Any]
+    ) -> Interval | None:
         bounds, log, step = value[kind], value.get("log", False), value.get("step")
         if schema.type not in (int, float) or (schema.type is int and kind == "float"):
             self.report(node, key, f"takes {schema.type.__name__} values, not a range of {kind}")
@@ -140,7 +148,7 @@ class _Reader:
         if not isinstance(bounds, list) or len(bounds) != 2:
             self.report(node, key, f"{kind} must give a lowest and a highest value: {{{kind}: [LOW, HIGH]}}")
             return None
-        if not all([self._fits(node, key, schema, bound) for bound in bounds]):
+        if [bound for bound in bounds if not self._fits(node, key, schema, bound)]:
             return None
         low, high = bounds
         faults = {
@@ -149,7 +157,9 @@ class _Reader:
             f"a log range must start above 0, not at {low}": log is True and low <= 0,
             "log and step exclude each other": bool(log) and step is not None,
             f"step must be a number above 0, not {step!r}": step is not None and not (_is_number(step) and step > 0),
-            f"step must be a whole number, not {step!r}": kind == "int" and step is not None and not isinstance(step, int),
+            f"step must be a whole number, not {step!r}": kind == "int"
+            and step is not None
+            and not isinstance(step, int),
         }
         if wrong := [what for what, is_so in faults.items() if is_so]:
             self.report(node, key, wrong[0])
@@ -191,4 +201,3 @@ def fixed_values(domains: Mapping[str, Domain]) -> dict[str, Scalar] | None:
         else:
             return None
     return flat
-

@@ -16,7 +16,7 @@ def parse_duration(text: str) -> float:
 def format_duration(seconds: float) -> str:
     """A length of time in at most two units, such as `1h 30m` or `45s`."""
     left = round(seconds)
-    parts = []
+    parts: list[str] = []
     for unit, size in sorted(_SECONDS.items(), key=lambda item: -item[1]):
         count, left = divmod(left, size)
         if count or (unit == "s" and not parts):

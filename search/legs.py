@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 _ATTEMPTS = 3
 """Legs of one trial that may be lost with their process before the trial is given up."""
 _SAME_MISTAKE = 3
-"""First trials that must fail with the same exception for the search to stop: the fault is in the set-up, not in them."""
+"""First trials that must fail with one exception for the search to stop: the fault is in the set-up, not in them."""
 _FORECAST_MARGIN = 1.5
 """Times its forecast that the leader's training is started before the time budget ends."""
 
@@ -154,9 +154,8 @@ class Legs:
         trials = self.study.trials()
         ran = {trial.baseline for trial in trials if trial.flat}
         for baseline in self.space.baselines:
-            if baseline.name not in ran:
-                if leg := self._launch(self.study.add_baseline(baseline, self.seed)):
-                    return leg
+            if baseline.name not in ran and (leg := self._launch(self.study.add_baseline(baseline, self.seed))):
+                return leg
         budget = self.space.header.budget
         searched = sum(trial.baseline is None and bool(trial.flat) for trial in trials)
         while searched < budget.trials and self.time_left > (budget.time or 0.0) * budget.reserve:

@@ -10,7 +10,6 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLStreamError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
 
-
 _YAML = YAML(typ="safe", pure=True)
 
 

@@ -93,7 +93,7 @@ class MlflowView:
         return _Run(run.info.run_id, "RUNNING", tags=tags)
 
     def sync(self) -> int:
-        """Log whatever the study has and MLflow lacks; returns how many epochs were logged. Raises what MLflow raises."""
+        """Log whatever the study has and MLflow lacks; returns how many epochs that were. Raises what MLflow raises."""
         trials = [trial for trial in self.study.trials() if trial.flat]
         logged = sum(self._sync_trial(trial) for trial in trials)
         winner = self.study.winner()

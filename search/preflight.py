@@ -95,5 +95,6 @@ def check_server(uri: str) -> None:
         with urllib.request.urlopen(urllib.parse.urljoin(uri.rstrip("/") + "/", "health"), timeout=_SERVER_TIMEOUT):
             return
     except (urllib.error.URLError, OSError) as fault:
-        raise PreflightError(f"--mlflow {uri}: the server does not answer ({fault}); start it, or correct the URI") from None
-
+        raise PreflightError(
+            f"--mlflow {uri}: the server does not answer ({fault}); start it, or correct the URI"
+        ) from None

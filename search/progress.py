@@ -73,11 +73,17 @@ class Progress:
         words += [f"{failed} failed"] if failed else []
         words += [f"of {header.budget.trials + len(self.legs.space.baselines)} trials"]
         winner = self.legs.study.winner()
-        best = f"best {header.objective.metric} {winner.value:.4f} (trial {winner.name})" if winner else "no full trial yet"
+        best = (
+            f"best {header.objective.metric} {winner.value:.4f} (trial {winner.name})"
+            if winner
+            else "no full trial yet"
+        )
         running = [t for t in self.legs.study.trials() if t.number in self.legs.live and t.epochs]
         speed = f"{sum(t.epochs[-1].films_per_second for t in running):,.0f} films/s"
         left = self.legs.time_left
-        clock = f"{format_duration(max(0.0, left))} left" if left != float("inf") else format_duration(self.legs.elapsed)
+        clock = (
+            f"{format_duration(max(0.0, left))} left" if left != float("inf") else format_duration(self.legs.elapsed)
+        )
         return " · ".join([", ".join(words), best, speed, clock])
 
     def _table(self) -> Table:

@@ -83,7 +83,7 @@ class _LegSearcher(Searcher):
         """The study is the state; Ray keeps none."""
 
 
-class _LegScheduler(FIFOScheduler):  # type: ignore[misc]
+class _LegScheduler(FIFOScheduler):
     """Passes each result to `Legs` and stops the leg when it says so."""
 
     def __init__(self, searcher: _LegSearcher):
@@ -97,7 +97,8 @@ class _LegScheduler(FIFOScheduler):  # type: ignore[misc]
             goes_on = self.searcher.legs.epoch_done(number, result["epoch"])
         else:
             self.searcher.legs.failed(number, result["outcome"], result["reason"])
-        return TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP
+        decision: str = TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP
+        return decision
 
 
 class _Heartbeat(tune.Callback):

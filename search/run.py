@@ -21,9 +21,10 @@ def main(argv: list[str] | None = None) -> int:
     """Run a search; returns the exit code."""
     args = parse(argv)
     # torch takes seconds to import: not for --help or a mistyped option
-    from search.preflight import PreflightError
+    from search.located_yaml import SpaceError
+    from search.preflight import PreflightError, parse_data_name
     from search.progress import show_log
-    from search.space import SpaceError, load_space
+    from search.space import load_space
     from search.study import StudyError
 
     show_log()
@@ -32,7 +33,8 @@ def main(argv: list[str] | None = None) -> int:
         if args.dry_run:
             from search.dry_run import dry_run
 
-            return dry_run(space, args.concurrent or default_concurrent(args), args.seed)
+            data = parse_data_name(_data(args) or "phantom")
+            return dry_run(space, data, args.concurrent or default_concurrent(args), args.seed)
         from search.session import run_session
 
         return _tell(run_session(space, _request(args, space.header.name)), args)
@@ -47,10 +49,18 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m search.run", description=__doc__.partition(": ")[2], allow_abbrev=False)
     add = parser.add_argument
     add("--space", type=Path, metavar="FILE", help="space file (not needed with --resume)")
-    add("--data", metavar="KIND:PATH", help="data set: phantom, medmnist:FILE.npz, nih:FOLDER (default: $CXR_DATA or phantom)")
+    add(
+        "--data",
+        metavar="KIND:PATH",
+        help="data set: phantom, medmnist:FILE.npz, nih:FOLDER (default: $CXR_DATA or phantom)",
+    )
     add("--study", metavar="NAME", help="name of the study in studies/ (default: the space's name)")
     add("--trials", type=int, metavar="N", help="configurations to propose, in all (default: the space's budget)")
-    add("--time", metavar="8h", help="training time of the study, in all, such as 10m or 8h (default: the space's budget)")
+    add(
+        "--time",
+        metavar="8h",
+        help="training time of the study, in all, such as 10m or 8h (default: the space's budget)",
+    )
     add("--concurrent", type=int, metavar="N", help="trials trained at once (default: as many as fit this machine)")
     add("--cpus-per-trial", type=float, default=1, metavar="C", help="CPU cores and threads of a trial (default: 1)")
     add("--gpus-per-trial", type=float, metavar="G", help="GPUs of a trial (default: 1 where there is one, else 0)")
@@ -60,7 +70,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--fresh", action="store_true", help="start anew; an existing study of that name is kept under another")
     add("--dry-run", action="store_true", help="check the space, show what would be done, write nothing")
     add("--seed", type=int, default=0, metavar="S", help="seed of proposals, splits and trainings (default: 0)")
-    add("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the space, e.g. data.image_size=64")
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override a key of the space, e.g. data.image_size=64",
+    )
     add("--json", action="store_true", help="print the result as one JSON object")
     args = parser.parse_args(argv)
     _check(parser, args)
@@ -88,6 +104,10 @@ def _overrides(args: argparse.Namespace) -> list[str]:
     return [*args.set, *budget]
 
 
+def _data(args: argparse.Namespace) -> str | None:
+    return args.data or os.environ.get("CXR_DATA")
+
+
 def default_concurrent(args: argparse.Namespace) -> int:
     """As many trials at once as this machine has room for."""
     import torch
@@ -108,7 +128,7 @@ def _request(args: argparse.Namespace, name: str) -> "Request":
         check_gpu(args.gpus_per_trial)
     return Request(
         folder=(STUDIES / (args.study or name)).resolve(),
-        data=args.data or os.environ.get("CXR_DATA"),
+        data=_data(args),
         seed=args.seed,
         concurrent=args.concurrent or fitting,
         cpus=args.cpus_per_trial,

@@ -15,7 +15,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-
 from cxr_core.data import DataName
 from search.legs import Legs
 from search.mlflow_view import default_uri
@@ -100,6 +99,7 @@ def _search(legs: Legs, prepared: PreparedData, request: Request) -> None:
 
     workplace = Workplace(
         folder=str(legs.study.folder),
+        data=DataName.parse(legs.study.facts["data"]),
         cache=str(prepared.cache),
         metric=legs.space.header.objective.metric,
         threads=max(1, int(request.cpus)),
@@ -121,7 +121,9 @@ def _search(legs: Legs, prepared: PreparedData, request: Request) -> None:
 def _create(space: Space, request: Request) -> tuple[Study, PreparedData]:
     """Make a new study, once its data is ready. Raises StudyError if one of that name exists."""
     if request.folder.exists() and not request.fresh:
-        raise StudyError(f"{request.folder}: this study exists; add --resume to go on with it, or --fresh to start anew")
+        raise StudyError(
+            f"{request.folder}: this study exists; add --resume to go on with it, or --fresh to start anew"
+        )
     if request.data is None:
         log.info("no --data given: training on the built-in phantom, synthetic films made for trying things out")
     uri = request.mlflow or default_uri(request.folder.parent)

@@ -1,4 +1,4 @@
-"""A space file: what is searched, on which task, towards what, at which cost. Every mistake in it is reported at once."""
+"""A space file: what is searched, on which task, towards what, at which cost. All its mistakes are reported at once."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +31,9 @@ class TaskSection(_Section):
     @classmethod
     def _named_set(cls, labels: Any) -> Any:
         if isinstance(labels, str) and labels not in LABEL_SETS:
-            raise ValueError(f"there is no label set {labels!r}; {did_you_mean(labels, LABEL_SETS)}, or list the labels")
+            raise ValueError(
+                f"there is no label set {labels!r}; {did_you_mean(labels, LABEL_SETS)}, or list the labels"
+            )
         return LABEL_SETS[labels] if isinstance(labels, str) else labels
 
     @field_validator("labels")
@@ -225,7 +227,9 @@ def _complaint(kind: str, message: str, path: tuple[int | str, ...]) -> str:
 
 def _check_objective(header: Header | None, tree: Located, mistakes: list[Mistake]) -> None:
     if header and header.task.kind == "multilabel" and not OBJECTIVES[header.objective.metric].multilabel:
-        what = f"{header.objective.metric} is no objective for several labels: calling every film healthy scores over 0.9"
+        what = (
+            f"{header.objective.metric} is no objective for several labels: calling every film healthy scores over 0.9"
+        )
         mistakes.append(Mistake(tree.at(["objective", "metric"]).where, "objective.metric", what))
 
 

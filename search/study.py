@@ -104,7 +104,7 @@ class Study:
         backend = JournalFileBackend(str(journal), lock_obj=_FlockLock(folder / "journal.lock"))
         self._storage = JournalStorage(backend)
         if create:
-            direction = "maximize" if maximize else "minimize"
+            direction = optuna.study.StudyDirection.MAXIMIZE if maximize else optuna.study.StudyDirection.MINIMIZE
             optuna.create_study(study_name=create, storage=self._storage, direction=direction)
         names = self._storage.get_all_studies()
         if not names:
@@ -154,8 +154,8 @@ class Study:
         keys = [key for key in {**before, **now} if key not in ("budget", "baselines")]
         if differing := [key for key in keys if before.get(key) != now.get(key)]:
             raise StudyError(
-                f"{self.folder}: the space differs from the study's in {', '.join(differing)}; only the budget may change. "
-                f"Leave --space out to go on as before, or start another study with --study NAME"
+                f"{self.folder}: the space differs from the study's in {', '.join(differing)}; only the budget may "
+                f"change. Leave --space out to go on as before, or start another study with --study NAME"
             )
         old, new = before.get("budget", {}), now.get("budget", {})
         self.note("space", {**before, "budget": new})
@@ -279,7 +279,7 @@ class Study:
 
 
 class _SamplerView:
-    """The storage as a sampler should see it: without baselines, and with trials that wait at a rung as pruned there."""
+    """The storage as a sampler should see it: without baselines, and with trials that wait at a rung pruned there."""
 
     def __init__(self, storage: JournalStorage, rungs: Rungs):
         self._storage = storage
@@ -325,4 +325,3 @@ class _FlockLock(JournalFileOpenLock):
 
     def release(self) -> None:
         self._file.close()
-

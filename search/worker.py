@@ -1,4 +1,4 @@
-"""A leg in its worker process: trains epoch by epoch, saves each, and reports. The only Ray class that touches torch."""
+"""A leg in its worker process: trains epoch by epoch, saves each, and reports."""
 
 import logging
 import math
@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 from ray import tune
 
-from cxr_core.data import TrainingData
+from cxr_core.data import DataName, TrainingData, build_cache
 from search.legs import Leg
 from search.study import EpochRecord, Outcome
 
@@ -21,9 +21,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Workplace:
-    """What every leg of a study shares: its folder, the film cache and split, the objective, and threads and device."""
+    """What every leg of a study shares: its folder, its films, the objective, and threads and device."""
 
     folder: str
+    data: DataName
     cache: str
     metric: str
     threads: int
@@ -31,8 +32,14 @@ class Workplace:
 
 
 @lru_cache(maxsize=1)
-def _open_data(cache: str, folder: str, labels: tuple[str, ...]) -> TrainingData:
-    return TrainingData.open(Path(cache), pd.read_parquet(Path(folder) / "split.parquet"), labels)
+def _open_data(workplace: Workplace, labels: tuple[str, ...], image_size: int) -> TrainingData:
+    """The films that trials may see; the first process on a node without their cache builds it."""
+    split = pd.read_parquet(Path(workplace.folder) / "split.parquet")
+    cache = Path(workplace.cache)
+    if not cache.exists():
+        source = workplace.data.open()
+        cache = build_cache(source, source.films[source.films["image"].isin(split["image"])], image_size, cache.parent)
+    return TrainingData.open(cache, split, labels)
 
 
 class LegTrainable(tune.Trainable):
@@ -85,8 +92,9 @@ class LegTrainable(tune.Trainable):
         from cxr_core.train import Diverged, Training
 
         if self._epochs is None:
-            data = _open_data(self.workplace.cache, self.workplace.folder, self.leg.config.task.labels)
-            self._training = Training(self.leg.config, data, self.workplace.device)
+            config = self.leg.config
+            data = _open_data(self.workplace, config.task.labels, config.image_size)
+            self._training = Training(config, data, self.workplace.device)
             if self.leg.checkpoint:
                 self._training.resume(Path(self.workplace.folder) / self.leg.checkpoint)
             self._epochs = self._training.epochs()
@@ -109,7 +117,7 @@ class LegTrainable(tune.Trainable):
         return {"epoch": record}
 
     def _save(self, epoch: int) -> str:
-        """Save this epoch and drop the one before the last: until the driver has recorded this one, it needs the last."""
+        """Save this epoch and drop those before the last: until the driver has recorded this one, it needs the last."""
         self._folder.mkdir(exist_ok=True)
         path = self._folder / f"epoch-{epoch:04d}.pt"
         self._training.save(path)

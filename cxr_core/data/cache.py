@@ -71,7 +71,8 @@ def _key(source: Source, films: pd.DataFrame, image_size: int) -> str:
 def _write(source: Source, films: pd.DataFrame, image_size: int, folder: Path) -> None:
     shape = (len(films), image_size, image_size)
     images = np.lib.format.open_memmap(folder / "images.npy", mode="w+", dtype=np.uint8, shape=shape)
-    kept, unreadable = [], []
+    kept: list[int] = []
+    unreadable: list[tuple[str, str]] = []
     for row, (film, reason) in enumerate(_read_all(source, list(films["image"]), image_size)):
         if film is None:
             unreadable.append((films["image"].iloc[row], reason))

@@ -38,7 +38,8 @@ def _validation_patients(
     order = np.lexsort([rng.random(len(positive)), rarest])
     count = max(1, round(share * len(positive)))
     picks = ((np.arange(count) + rng.random()) * len(positive) / count).astype(int)
-    return positive.index[order[picks]]
+    chosen: pd.Index = positive.index[order[picks]]
+    return chosen
 
 
 def check_disjoint(films: pd.DataFrame) -> None:

@@ -9,9 +9,7 @@ from cxr_core.registry import Range
 
 
 @models.register("small_cnn")
-def small_cnn(
-    image_size: int, outputs: int, dropout: float, *, width: Annotated[int, Range(4, 256)] = 32
-) -> nn.Module:
+def small_cnn(image_size: int, outputs: int, dropout: float, *, width: Annotated[int, Range(4, 256)] = 32) -> nn.Module:
     """Three 3x3 convolutions of width, 2 width and 4 width channels, each halving the film, then global average."""
     if image_size < 16:
         raise Infeasible(f"small_cnn needs films of 16 px or more, not {image_size}")

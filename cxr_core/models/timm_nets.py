@@ -14,7 +14,7 @@ _SMALL_FILM = 64
 def _create(name: str, image_size: int, outputs: int, dropout: float, stem_pool: str, **options: Any) -> nn.Module:
     import timm  # seconds to import, and most configurations do not need it
 
-    model = timm.create_model(name, in_chans=1, num_classes=outputs, drop_rate=dropout, **options)
+    model: nn.Module = timm.create_model(name, in_chans=1, num_classes=outputs, drop_rate=dropout, **options)
     if image_size < _SMALL_FILM:
         owner = model.get_submodule(stem_pool.rpartition(".")[0])
         setattr(owner, stem_pool.rpartition(".")[2], nn.Identity())

@@ -1,0 +1,35 @@
+# `make search` tries the whole path on synthetic films; `make test` runs the tests. Both make the environment first.
+PYTHON ?= python3
+# One environment for each set of versions, shared by all checkouts of this user.
+CACHE = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cxr-search
+VENV ?= $(CACHE)/venv-$(shell cat pyproject.toml constraints.txt | sha256sum | cut -c 1-16)
+RUN = PYTHONPATH=$(CURDIR) $(VENV)/bin/python
+
+.PHONY: search test lint environment
+
+search: environment
+	$(RUN) -m search.run --space spaces/multilabel.yaml --study first --fresh --time 5m \
+	    --set data.image_size=48 --set 'space.epochs={int: [4, 12]}' \
+	    --set 'space.model.choice={small_cnn: {width: {int: [16, 32], step: 16}}, inception_resnet: {width: 16, residual_scale: {float: [0.05, 1.0], log: true}}, resnet18: {}, densenet121: {}}'
+
+test: environment lint
+	$(RUN) -m pytest $(TESTS)
+
+lint: environment
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(RUN) -m mypy
+
+environment: $(VENV)/.complete
+	@ln -sfn $(VENV) .venv
+
+# The packages only: this checkout is found through the current folder, and others may share the environment.
+# `.complete` is written last, so that an interrupted installation is never taken for a finished one.
+$(VENV)/.complete:
+	rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --upgrade pip setuptools
+	$(VENV)/bin/python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+	    print(*p["dependencies"], *p["optional-dependencies"]["test"], sep="\n")' > $(VENV)/requirements.txt
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -r $(VENV)/requirements.txt
+	touch $@

@@ -1,0 +1,263 @@
+"""The report's figures, drawn by plotly. Text and grid take their colours from the page, in light and in dark."""
+
+import random
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import optuna
+import plotly.graph_objects as go
+import plotly.io
+from markupsafe import Markup
+from optuna.trial import FrozenTrial, create_trial
+
+from search.rungs import Rungs
+from search.study import Outcome, Study, Trial
+
+_BLUE, _ORANGE, _RED, _GREY = "#2f7fe0", "#dd8420", "#d0504b", "#8a919e"
+_ENOUGH = 8
+"""Trials below which a parameter's importance is not worth showing."""
+_SHUFFLES = 40
+"""Times that values are dealt out to the trials at random, to see which importance arises by chance."""
+
+
+@dataclass(frozen=True)
+class _Style:
+    color: str
+    symbol: str
+    width: float
+    opacity: float
+    dash: str = "solid"
+
+
+_STYLES = {
+    "pruned": _Style(_GREY, "circle", 1, 0.45),
+    "not ended": _Style(_GREY, "circle-open", 1.5, 0.8, "dash"),
+    "failed": _Style(_RED, "x", 1.5, 0.9, "dot"),
+    "trained in full": _Style(_BLUE, "circle", 1.8, 0.75),
+    "baseline": _Style(_ORANGE, "diamond", 2, 0.9),
+    "best": _Style(_BLUE, "star", 4, 1),
+}
+"""What a trial looks like by its part in the search; later ones are drawn over earlier ones."""
+
+
+def title(trial: Trial) -> str:
+    """A trial's name with its architecture family."""
+    return f"{trial.name} ({trial.flat['model']})"
+
+
+def progress(trial: Trial) -> str:
+    """Epochs done of a trial's schedule, such as `3/20`."""
+    return f"{trial.epochs[-1].epoch if trial.epochs else 0}/{trial.schedule}"
+
+
+def draw(figure: go.Figure) -> Markup:
+    """A figure as HTML, for a page that holds plotly.js."""
+    config = {"responsive": True, "displaylogo": False}
+    return Markup(plotly.io.to_html(figure, config, full_html=False, include_plotlyjs=False))
+
+
+def _blank(height: int, x: str, y: str) -> go.Figure:
+    """An empty figure. Dragging does nothing until a tool is chosen, so that a finger can scroll past it."""
+    clear = "rgba(0,0,0,0)"
+    axis = {"automargin": True, "zeroline": False, "title": {"standoff": 8}}
+    figure = go.Figure(layout={"template": "none", "height": height, "dragmode": False})
+    figure.update_layout(paper_bgcolor=clear, plot_bgcolor=clear, font={"family": "system-ui, sans-serif", "size": 13})
+    figure.update_layout(margin={"l": 8, "r": 12, "t": 40, "b": 8}, hovermode="closest", xaxis=axis, yaxis=axis)
+    figure.update_layout(legend={"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom"})
+    return figure.update_layout(xaxis_title_text=x, yaxis_title_text=y)
+
+
+def _by_part(trials: Iterable[Trial], best: Trial | None) -> Iterable[tuple[str, _Style, list[Trial]]]:
+    """Trials that trained at all, by their part in the search."""
+    groups: dict[str, list[Trial]] = {part: [] for part in _STYLES}
+    for trial in trials:
+        if trial.epochs:
+            groups[_part(trial, best)].append(trial)
+    return [(part, _STYLES[part], group) for part, group in groups.items() if group]
+
+
+def _part(trial: Trial, best: Trial | None) -> str:
+    if best and trial.number == best.number:
+        return "best"
+    if trial.outcome is Outcome.FULL:
+        return "baseline" if trial.baseline else "trained in full"
+    return {Outcome.OPEN: "not ended", Outcome.PRUNED: "pruned"}.get(trial.outcome, "failed")
+
+
+def learning_curves(trials: Iterable[Trial], best: Trial | None, rungs: Rungs, metric: str) -> go.Figure:
+    """The objective of every trial against its progress, with the rungs."""
+    figure = _blank(460, "share of the trial's own schedule", metric)
+    for part, style, group in _by_part(trials, best):
+        # The lines of one part are a single trace with gaps, so that the legend has one entry a part.
+        points = [point for trial in group for point in (*_curve(trial), (None, None, None))]
+        x, y, text = zip(*points, strict=True)
+        figure.add_scatter(
+            x=x,
+            y=y,
+            text=text,
+            name=part,
+            mode="lines+markers",
+            opacity=style.opacity,
+            line={"color": style.color, "width": style.width, "dash": style.dash},
+            marker={"color": style.color, "size": 3 + style.width},
+            hovertemplate="trial %{text}<br>%{x:.0%} of its schedule<br>" + metric + " %{y:.4f}<extra></extra>",
+        )
+    for fraction in rungs.fractions:
+        note = {"annotation_text": f"rung {fraction:.0%}", "annotation_position": "bottom right"}
+        figure.add_vline(fraction, line={"color": _GREY, "width": 1, "dash": "dot"}, annotation_font_size=11, **note)
+    return figure.update_xaxes(tickformat=".0%", range=[0, 1.02])
+
+
+def _curve(trial: Trial) -> list[tuple[float, float, str]]:
+    return [(epoch.epoch / trial.schedule, epoch.value, title(trial)) for epoch in trial.epochs]
+
+
+def losses(trial: Trial) -> go.Figure:
+    """A trial's loss on training and validation films, epoch by epoch."""
+    figure = _blank(340, "epoch", "loss")
+    epochs = [epoch.epoch for epoch in trial.epochs]
+    curves = {
+        "training loss": ([epoch.train_loss for epoch in trial.epochs], _ORANGE),
+        "validation log loss": ([epoch.metrics["log_loss"] for epoch in trial.epochs], _BLUE),
+    }
+    for name, (values, color) in curves.items():
+        figure.add_scatter(x=epochs, y=values, name=name, mode="lines+markers", line={"color": color}, marker_size=5)
+    return figure
+
+
+def history(trials: Sequence[Trial], best: Trial | None, metric: str, maximize: bool) -> go.Figure:
+    """The last objective of each trial by its number, and the best full trial so far."""
+    figure = _blank(400, "trial", metric)
+    for part, style, group in _by_part(trials, best):
+        figure.add_scatter(
+            x=[trial.number for trial in group],
+            y=[trial.epochs[-1].value for trial in group],
+            text=[f"trial {title(trial)}<br>{trial.outcome}, {progress(trial)} epochs" for trial in group],
+            name=part,
+            mode="markers",
+            marker={
+                "color": style.color,
+                "symbol": style.symbol,
+                "size": 7 + style.width,
+                "opacity": max(0.6, style.opacity),
+            },
+            hovertemplate="%{text}<br>" + metric + " %{y:.4f}<extra></extra>",
+        )
+    full = [trial for trial in trials if trial.value is not None and trial.outcome is Outcome.FULL]
+    accumulate = np.maximum.accumulate if maximize else np.minimum.accumulate
+    so_far = accumulate([trial.value for trial in full]) if full else []
+    line = {"color": _BLUE, "width": 1.5, "shape": "hv", "dash": "dot"}
+    figure.add_scatter(
+        x=[t.number for t in full], y=so_far, name="best so far", mode="lines", line=line, hoverinfo="skip"
+    )
+    return figure
+
+
+def label_areas(areas: Sequence[tuple[str, float | None, int]]) -> go.Figure:
+    """The AUROC of each label with its validation positives, best first; an undefined one has no bar."""
+    figure = _blank(70 + 26 * len(areas), "", "")
+    figure.add_bar(
+        x=[area if area is not None else 0 for _, area, _ in areas],
+        y=[label.replace("_", " ") for label, _, _ in areas],
+        text=["undefined" if area is None else f"{area:.3f}" for _, area, _ in areas],
+        customdata=[positives for *_, positives in areas],
+        orientation="h",
+        marker_color=_BLUE,
+        textposition="outside",
+        cliponaxis=False,
+        hovertemplate="%{y}: %{text} from %{customdata} positives<extra></extra>",
+    )
+    chance = {"annotation_text": "chance", "annotation_position": "top", "annotation_font_size": 11}
+    figure.add_vline(0.5, line={"color": _GREY, "width": 1, "dash": "dot"}, **chance)
+    figure.update_yaxes(autorange="reversed", showgrid=False)
+    return figure.update_xaxes(range=[0, 1.12], tickvals=[0, 0.25, 0.5, 0.75, 1]).update_layout(margin_t=20)
+
+
+def first_decision(trial: Trial, rungs: Rungs) -> float | None:
+    """A trial's objective where its first rung, or else its end, lies: there all trials can be compared."""
+    first = (*rungs.epochs(trial.schedule), trial.schedule)[0]
+    return next((epoch.value for epoch in trial.epochs if epoch.epoch == first), None)
+
+
+def families(trials: Sequence[Trial], rungs: Rungs, metric: str) -> go.Figure:
+    """The objective by architecture family, at the first rung and in full."""
+    figure = _blank(380, "", metric)
+    groups = {
+        "at the first rung": (_GREY, {trial.number: first_decision(trial, rungs) for trial in trials}),
+        "trained in full": (_BLUE, {trial.number: trial.value for trial in trials if trial.outcome is Outcome.FULL}),
+    }
+    for name, (color, values) in groups.items():
+        shown = [trial for trial in trials if values.get(trial.number) is not None]
+        figure.add_box(
+            x=[trial.flat["model"] for trial in shown],
+            y=[values[trial.number] for trial in shown],
+            text=[title(trial) for trial in shown],
+            name=name,
+            boxpoints="all",
+            jitter=0.5,
+            pointpos=0,
+            marker={"color": color, "size": 7, "opacity": 0.8},
+            line={"color": color, "width": 1},
+            fillcolor="rgba(0,0,0,0)",
+            hoveron="points",
+            hovertemplate="trial %{text}<br>" + metric + " %{y:.4f}<extra></extra>",
+        )
+    return figure.update_layout(boxmode="group")
+
+
+def early_study(study: Study, rungs: Rungs) -> optuna.Study:
+    """An Optuna study in memory: each searched trial with its objective at its first rung."""
+    reached = {t.number: first_decision(t, rungs) for t in study.trials() if t.flat and not t.baseline}
+    early = optuna.create_study(direction="maximize" if study.maximize else "minimize")
+    for frozen in study.optuna_study().get_trials(deepcopy=False):
+        if (value := reached.get(frozen.number)) is not None:
+            early.add_trial(create_trial(params=frozen.params, distributions=frozen.distributions, value=value))
+    return early
+
+
+def importances(early: optuna.Study, eta: int) -> go.Figure | None:
+    """How much each parameter decides who is in the best 1/eta at the first rung; None if the trials cannot tell.
+
+    PED-ANOVA (Watanabe et al. 2023, arXiv:2304.10255), which has room for parameters that exist in one branch only.
+    Beside each bar: what 19 of 20 random reassignments of the values to the trials stay below.
+    """
+    values = [trial.value for trial in early.trials]
+    if len(values) < _ENOUGH or len(set(values)) < 2 or not any(trial.params for trial in early.trials):
+        return None
+    losses = [-value if early.direction == optuna.study.StudyDirection.MAXIMIZE else value for value in values]
+    measured = _importance_of(early, losses, eta)
+    shuffle = random.Random(0).sample
+    by_chance = [_importance_of(early, shuffle(losses, len(losses)), eta) for _ in range(_SHUFFLES)]
+    total = sum(measured.values()) or 1.0
+    names = list(measured)[:12]
+    shares = [measured[name] / total for name in names]
+    chance = [float(np.quantile([drawn[name] for drawn in by_chance], 0.95)) / total for name in names]
+    colors = [_BLUE if share > level else _GREY for share, level in zip(shares, chance, strict=True)]
+    figure = _blank(90 + 26 * len(names), "share of the importance", "")
+    hover = "%{y}: %{x:.0%}<extra></extra>"
+    figure.add_bar(x=shares, y=names, orientation="h", marker_color=colors, showlegend=False, hovertemplate=hover)
+    mark = {"symbol": "line-ns", "size": 16, "line": {"color": _ORANGE, "width": 3}}
+    figure.add_scatter(x=chance, y=names, mode="markers", marker=mark, name="reached by chance", hovertemplate=hover)
+    return figure.update_yaxes(autorange="reversed", showgrid=False).update_xaxes(tickformat=".0%", rangemode="tozero")
+
+
+def _importance_of(early: optuna.Study, losses: Sequence[float], eta: int) -> dict[str, float]:
+    def loss(trial: FrozenTrial) -> float:
+        return losses[trial.number]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # `normalize` is experimental; branches that few trials took are rough
+        evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=1 / eta)
+        return optuna.importance.get_param_importances(early, evaluator=evaluator, target=loss, normalize=False)
+
+
+def parallel(early: optuna.Study, metric: str) -> go.Figure | None:
+    """Trials as lines through the parameters that all of them have; None if there is nothing to compare."""
+    shared = set.intersection(*(set(trial.params) for trial in early.trials)) if early.trials else set()
+    if len(early.trials) < 2 or not shared:
+        return None
+    figure = optuna.visualization.plot_parallel_coordinate(early, sorted(shared), target_name=metric)
+    figure.update_layout(title=None, template="none", height=440, dragmode=False, plot_bgcolor="white")
+    return figure.update_layout(margin={"l": 30, "r": 10, "t": 30, "b": 60}, font={"family": "system-ui, sans-serif"})
