@@ -4,6 +4,7 @@ import random
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 import optuna
@@ -145,12 +146,11 @@ def history(trials: Sequence[Trial], best: Trial | None, metric: str, maximize: 
             },
             hovertemplate="%{text}<br>" + metric + " %{y:.4f}<extra></extra>",
         )
-    full = [trial for trial in trials if trial.value is not None and trial.outcome is Outcome.FULL]
-    accumulate = np.maximum.accumulate if maximize else np.minimum.accumulate
-    so_far = accumulate([trial.value for trial in full]) if full else []
+    full = {trial.number: trial.value for trial in trials if trial.outcome is Outcome.FULL and trial.value is not None}
+    so_far = list(accumulate(full.values(), max if maximize else min))
     line = {"color": _BLUE, "width": 1.5, "shape": "hv", "dash": "dot"}
     figure.add_scatter(
-        x=[t.number for t in full], y=so_far, name="best so far", mode="lines", line=line, hoverinfo="skip"
+        x=list(full), y=so_far, name="best so far", mode="lines", line=line, hoverinfo="skip"
     )
     return figure
 
@@ -223,7 +223,7 @@ def importances(early: optuna.Study, eta: int) -> go.Figure | None:
     PED-ANOVA (Watanabe et al. 2023, arXiv:2304.10255), which has room for parameters that exist in one branch only.
     Beside each bar: what 19 of 20 random reassignments of the values to the trials stay below.
     """
-    values = [trial.value for trial in early.trials]
+    values = [trial.values[0] for trial in early.trials]
     if len(values) < _ENOUGH or len(set(values)) < 2 or not any(trial.params for trial in early.trials):
         return None
     losses = [-value if early.direction == optuna.study.StudyDirection.MAXIMIZE else value for value in values]

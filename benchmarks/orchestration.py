@@ -1,0 +1,299 @@
+"""What orchestration costs beyond training: our search against the usual glue of the same three tools.
+
+    python benchmarks/orchestration.py --data medmnist:../shared/data/pneumoniamnist.npz
+
+Runs `python -m search.run` and `naive_glue.py` in turn, on the same films and space, each as a process of its own in a
+folder of its own, and compares their wall time with the training seconds that were done in it.
+"""
+
+import argparse
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # run from a checkout, too
+
+from search.preflight import PreparedData, parse_data_name, prepare_data
+from search.space import load_space
+from search.study import Study
+
+SPACE = """
+name: orchestration
+task: {kind: binary, labels: [Pneumonia]}
+data: {image_size: 28}
+objective: {metric: auroc_macro}
+space:
+  model: {small_cnn: {width: {int: [8, 32], step: 8}}}
+  schedule: {choice: {cosine: {warmup: {float: [0.0, 0.2]}}, step: {gamma: {float: [0.05, 0.5], log: true}}}}
+  loss: {choice: {bce: {}, weighted_bce: {cap: {float: [1, 10], log: true}}}}
+  sampler: {choice: {uniform: {}, oversample: {threshold: {float: [0.1, 0.6], log: true}}}}
+  dropout: {float: [0.0, 0.6]}
+  lr: {float: [3e-4, 1e-2], log: true}
+  epochs: {int: [2, 8]}
+"""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One epoch of a trial in time, in seconds since 1970: from its first batch to its checkpoint on the disk.
+
+    seconds: of training and validation. `begin` is `end - seconds`, so a checkpoint's write is not counted as training.
+    """
+
+    trial: str
+    index: int
+    begin: float
+    end: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Run:
+    """One search as a whole: when its process began and ended, and every epoch in between."""
+
+    begin: float
+    end: float
+    epochs: tuple[Epoch, ...]
+
+
+# Running
+
+
+def run_ours(folder: Path, data: str, trials: int, slots: int, seed: int, cache: Path) -> Run:
+    """Our search, from the command line; its epochs are read from the study afterwards."""
+    (folder / "space.yaml").write_text(SPACE)
+    command = ["-m", "search.run", "--space", "space.yaml", "--data", data, "--study", "ours"]
+    command += ["--trials", str(trials), "--concurrent", str(slots), "--gpus-per-trial", "0", "--seed", str(seed)]
+    begin, end = _python(command, folder, cache)
+    epochs = [
+        Epoch(str(trial.number), epoch.epoch, epoch.at - epoch.seconds, epoch.at, epoch.seconds)
+        for trial in Study(folder / "studies" / "ours").trials()
+        for epoch in trial.epochs
+    ]
+    return Run(begin, end, tuple(epochs))
+
+
+def run_naive(folder: Path, prepared: PreparedData, trials: int, slots: int, seed: int, cache: Path) -> Run:
+    """The naive glue; its trainables write down their epochs."""
+    records = folder / "records"
+    records.mkdir()
+    prepared.split.to_parquet(folder / "split.parquet", index=False)
+    command = [str(ROOT / "benchmarks" / "naive_glue.py"), "--folder", str(folder), "--records", str(records)]
+    command += ["--cache", str(prepared.cache), "--split", str(folder / "split.parquet")]
+    command += ["--trials", str(trials), "--concurrent", str(slots), "--seed", str(seed)]
+    begin, end = _python(command, folder, cache)
+    epochs = []
+    for file in sorted(records.iterdir()):
+        for index, line in enumerate(map(json.loads, file.read_text().splitlines()), start=1):
+            epochs.append(Epoch(file.stem, index, line["at"] - line["seconds"], line["at"], line["seconds"]))
+    return Run(begin, end, tuple(epochs))
+
+
+def _python(command: list[str], folder: Path, cache: Path) -> tuple[float, float]:
+    """Run Python with what it prints kept in `log.txt`; when it began and ended."""
+    # RAY_ADDRESS: another Ray on this machine must not be joined.
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CXR_CACHE": str(cache), "RAY_ADDRESS": "local"}
+    with (folder / "log.txt").open("wb") as output:
+        begin = time.time()
+        code = subprocess.run(
+            [sys.executable, *command], cwd=folder, env=environment, stdout=output, stderr=output, check=False
+        ).returncode
+        end = time.time()
+    if code:
+        text = (folder / "log.txt").read_text(errors="replace")
+        sys.exit(f"{' '.join(command)}: exit code {code}\n{text[-4000:]}")
+    return begin, end
+
+
+# Measuring
+
+
+def figures(run: Run, slots: int) -> dict[str, float]:
+    """The figures of one search; seconds, or ratios of a wall time to the ideal one."""
+    training = math.fsum(epoch.seconds for epoch in run.epochs)
+    trials = len({epoch.trial for epoch in run.epochs})
+    first, last = min(epoch.begin for epoch in run.epochs), max(epoch.end for epoch in run.epochs)
+    ideal = training / slots
+    between, within, ends = gaps(run.epochs, slots)
+    return {
+        "trials": trials,
+        "epochs": len(run.epochs),
+        "training, sum (s)": training,
+        "ideal = sum / slots (s)": ideal,
+        "wall (s)": run.end - run.begin,
+        "  start to first epoch (s)": first - run.begin,
+        "  last epoch to end (s)": run.end - last,
+        "wall / ideal": (run.end - run.begin) / ideal,
+        "wall / ideal, from first epoch to end": (run.end - first) / ideal,
+        "wall / ideal, from first epoch to last": (last - first) / ideal,
+        "between two legs of a slot, median (s)": statistics.median(between),
+        "between two legs of a slot, 90 % (s)": quantile(between, 0.9),
+        "between two epochs of a leg, median (s)": statistics.median(within) if within else math.nan,
+        "idle slots at the end (s)": math.fsum(last - end for end in ends),
+        "slot seconds beyond training, per trial (s)": (slots * (run.end - first) - training) / trials,
+        "  the same, from first epoch to last (s)": (slots * (last - first) - training) / trials,
+    }
+
+
+def gaps(epochs: Sequence[Epoch], slots: int) -> tuple[list[float], list[float], list[float]]:
+    """Seconds between two legs of one slot, seconds between two epochs of one leg, and when each slot ended.
+
+    Neither search says which slot ran what, so epochs are dealt to slots in order of their begin: to the slot that
+    ran this trial's epoch before or, for the first epoch of a leg, to a free one. Of several free ones it is the one
+    that is not about to go on with its own trial, and of those the one that has been free for longest.
+    """
+    following = {(epoch.trial, epoch.index - 1): epoch.begin for epoch in epochs}
+    last: list[Epoch] = []
+    between: list[float] = []
+    within: list[float] = []
+    for epoch in sorted(epochs, key=lambda epoch: epoch.begin):
+        same = [slot for slot, e in enumerate(last) if (e.trial, e.index) == (epoch.trial, epoch.index - 1)]
+        if same:
+            within.append(epoch.begin - last[same[0]].end)
+            last[same[0]] = epoch
+        elif len(last) < slots:
+            last.append(epoch)
+        else:
+            free = [slot for slot, e in enumerate(last) if e.end <= epoch.begin]
+            if not free:
+                sys.exit(f"more than {slots} epochs at once: clocks differ, or a slot is counted twice")
+            goes_on = {slot: following.get((last[slot].trial, last[slot].index), math.inf) for slot in free}
+            slot = min(free, key=lambda slot: (-goes_on[slot], last[slot].end))
+            between.append(epoch.begin - last[slot].end)
+            last[slot] = epoch
+    return between, within, [epoch.end for epoch in last]
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """The smallest value that at least this share of the values do not exceed."""
+    return sorted(values)[math.ceil(share * len(values)) - 1]
+
+
+# Telling
+
+
+def table(ours: list[dict[str, float]], naive: list[dict[str, float]]) -> str:
+    """Markdown: n, median and range over the repeats of each figure, and ours in proportion to the naive glue's."""
+    lines = [
+        "| figure | n | ours: median | min-max | naive glue: median | min-max | ours / naive |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for figure in ours[0]:
+        us = [run[figure] for run in ours]
+        them = [run[figure] for run in naive]
+        cells = [
+            figure.replace("  ", "&nbsp;&nbsp;"),
+            str(len(us)),
+            *_spread(us),
+            *(_spread(them) if them else ("", "")),
+        ]
+        cells.append(
+            f"{statistics.median(us) / statistics.median(them):.2f}" if them and statistics.median(them) else ""
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _spread(values: list[float]) -> tuple[str, str]:
+    if all(float(value).is_integer() for value in values):
+        return f"{statistics.median(values):g}", f"{min(values):g}-{max(values):g}"
+    return f"{statistics.median(values):.2f}", f"{min(values):.2f}-{max(values):.2f}"
+
+
+def machine() -> str:
+    """Versions and machine in one line."""
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in ("torch", "ray", "optuna", "mlflow")]
+    cpu = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+        cpu = names[0].partition(": ")[2] if names else cpu
+    cores = len(os.sched_getaffinity(0))
+    load = os.getloadavg()[0]
+    python = f"Python {platform.python_version()}"
+    return f"{', '.join([python, *versions])}; {cores} cores of {cpu}; load average at the start {load:.1f}"
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--data", required=True, metavar="KIND:PATH", help="films with the label Pneumonia")
+    add("--repeats", type=int, default=3, metavar="N")
+    add("--trials", type=int, default=40, metavar="N", help="trials of each search")
+    add("--naive-trials", type=int, metavar="N", help="trials of the naive glue, if other than --trials")
+    add("--concurrent", type=int, metavar="N", help="trials at once, one core each (default: all cores)")
+    add("--ours-only", action="store_true", help="leave the naive glue out")
+    add("--json", type=Path, metavar="FILE", help="write every figure and every epoch's times")
+    add("--write", action="store_true", help="write benchmarks/orchestration.md")
+    args = parser.parse_args()
+    args.concurrent = args.concurrent or len(os.sched_getaffinity(0))
+    args.naive_trials = args.naive_trials or args.trials
+    return args
+
+
+def main() -> None:
+    args = parse()
+    about = machine()
+    name = parse_data_name(args.data)
+    data = f"{name.kind}:{Path(name.path).resolve()}" if name.path else name.kind
+    runs: dict[str, list[Run]] = {"ours": [], "naive": []}
+    with tempfile.TemporaryDirectory(prefix="orchestration-") as place:
+        home = Path(place)
+        (home / "space.yaml").write_text(SPACE)
+        space = load_space(home / "space.yaml")
+        os.environ["CXR_CACHE"] = str(home / "films")
+        for repeat in range(args.repeats):
+            # Each of them goes first in turn: what else the machine does changes with time.
+            for who in ("ours", "naive") if repeat % 2 == 0 else ("naive", "ours"):
+                if who == "naive" and args.ours_only:
+                    continue
+                folder = home / f"{who}-{repeat}"
+                folder.mkdir()
+                prepared = prepare_data(parse_data_name(data), space.task, 28, space.header.data.validation, repeat)
+                if who == "ours":
+                    run = run_ours(folder, data, args.trials, args.concurrent, repeat, home / "films")
+                else:
+                    run = run_naive(folder, prepared, args.naive_trials, args.concurrent, repeat, home / "films")
+                runs[who].append(run)
+                print(f"{who} {repeat + 1}/{args.repeats}: {run.end - run.begin:.0f} s", file=sys.stderr, flush=True)
+    tell(args, about, runs)
+
+
+def tell(args: argparse.Namespace, about: str, runs: dict[str, list[Run]]) -> None:
+    """Print the table, and write what was asked for."""
+    measured = {who: [figures(run, args.concurrent) for run in of_one] for who, of_one in runs.items()}
+    command = f"python benchmarks/orchestration.py {' '.join(sys.argv[1:])}"
+    notes = [
+        f"{time.strftime('%Y-%m-%d')}; {about}",
+        f"{args.concurrent} trials at once on one core each, {args.trials} trials a search. n is the number of "
+        "repeats; a gap is taken in one slot (a worker process, or a place for one).",
+    ]
+    if not args.ours_only and args.naive_trials != args.trials:
+        notes.append(
+            f"The naive glue ran only {args.naive_trials} trials: compare ratios and figures per trial, not sums; its "
+            "start weighs more in `wall / ideal`, and does not count in what begins with the first epoch."
+        )
+    text = "\n\n".join([*notes, table(measured["ours"], measured["naive"])])
+    print(text)
+    if args.json:
+        content = {"command": command, "about": about, "slots": args.concurrent, "figures": measured}
+        content["runs"] = {who: [asdict(run) for run in of_one] for who, of_one in runs.items()}
+        args.json.write_text(json.dumps(content, indent=1))
+    if args.write:
+        title = "# Orchestration: what a search costs beyond its training"
+        page = "\n\n".join([title, f"`{command}`", text])
+        (ROOT / "benchmarks" / "orchestration.md").write_text(page + "\n")
+
+
+if __name__ == "__main__":
+    main()
