@@ -83,7 +83,7 @@ def main() -> None:
             mode="max",
             num_samples=args.trials,
             max_concurrent_trials=args.concurrent,
-            search_alg=OptunaSearch(space, seed=args.seed),
+            search_alg=OptunaSearch(space, metric="auroc_macro", mode="max", seed=args.seed),
             scheduler=ASHAScheduler(
                 time_attr="training_iteration", max_t=_MAX_EPOCHS, grace_period=1, reduction_factor=4
             ),

@@ -24,9 +24,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # run from a checkout, too
 
-from search.preflight import PreparedData, parse_data_name, prepare_data
-from search.space import load_space
-from search.study import Study
+from search.preflight import PreparedData, parse_data_name, prepare_data  # noqa: E402
+from search.space import load_space  # noqa: E402
+from search.study import Study  # noqa: E402
 
 SPACE = """
 name: orchestration

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-import numpy as np
 import optuna
 import plotly.graph_objects as go
 import plotly.io
@@ -19,8 +18,6 @@ from search.study import Outcome, Study, Trial
 _BLUE, _ORANGE, _RED, _GREY = "#2f7fe0", "#dd8420", "#d0504b", "#8a919e"
 _ENOUGH = 8
 """Trials below which a parameter's importance is not worth showing."""
-_SHUFFLES = 40
-"""Times that values are dealt out to the trials at random, to see which importance arises by chance."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +41,13 @@ _STYLES = {
 
 
 def title(trial: Trial) -> str:
-    """A trial's name with its architecture family."""
-    return f"{trial.name} ({trial.flat['model']})"
+    """A trial's number, with its recipe if it is a baseline and else with its architecture family."""
+    return f"{trial.number} (recipe {trial.baseline})" if trial.baseline else f"{trial.number} ({trial.flat['model']})"
+
+
+def standing(trial: Trial) -> str:
+    """How a trial ended, if it has."""
+    return "not ended" if trial.outcome is Outcome.OPEN else trial.outcome.value
 
 
 def progress(trial: Trial) -> str:
@@ -55,7 +57,8 @@ def progress(trial: Trial) -> str:
 
 def draw(figure: go.Figure) -> Markup:
     """A figure as HTML, for a page that holds plotly.js."""
-    config = {"responsive": True, "displaylogo": False}
+    unneeded = ["select2d", "lasso2d", "autoScale2d"]
+    config = {"responsive": True, "displaylogo": False, "modeBarButtonsToRemove": unneeded}
     return Markup(plotly.io.to_html(figure, config, full_html=False, include_plotlyjs=False))
 
 
@@ -66,6 +69,7 @@ def _blank(height: int, x: str, y: str) -> go.Figure:
     figure = go.Figure(layout={"template": "none", "height": height, "dragmode": False})
     figure.update_layout(paper_bgcolor=clear, plot_bgcolor=clear, font={"family": "system-ui, sans-serif", "size": 13})
     figure.update_layout(margin={"l": 8, "r": 12, "t": 40, "b": 8}, hovermode="closest", xaxis=axis, yaxis=axis)
+    figure.update_layout(modebar={"bgcolor": clear, "color": _GREY, "activecolor": _BLUE})
     figure.update_layout(legend={"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom"})
     return figure.update_layout(xaxis_title_text=x, yaxis_title_text=y)
 
@@ -106,7 +110,7 @@ def learning_curves(trials: Iterable[Trial], best: Trial | None, rungs: Rungs, m
             hovertemplate="trial %{text}<br>%{x:.0%} of its schedule<br>" + metric + " %{y:.4f}<extra></extra>",
         )
     for fraction in rungs.fractions:
-        note = {"annotation_text": f"rung {fraction:.0%}", "annotation_position": "bottom right"}
+        note = {"annotation_text": f"{fraction:.0%}", "annotation_position": "bottom right"}
         figure.add_vline(fraction, line={"color": _GREY, "width": 1, "dash": "dot"}, annotation_font_size=11, **note)
     return figure.update_xaxes(tickformat=".0%", range=[0, 1.02])
 
@@ -135,7 +139,7 @@ def history(trials: Sequence[Trial], best: Trial | None, metric: str, maximize: 
         figure.add_scatter(
             x=[trial.number for trial in group],
             y=[trial.epochs[-1].value for trial in group],
-            text=[f"trial {title(trial)}<br>{trial.outcome}, {progress(trial)} epochs" for trial in group],
+            text=[f"trial {title(trial)}<br>{standing(trial)}, {progress(trial)} epochs" for trial in group],
             name=part,
             mode="markers",
             marker={
@@ -149,9 +153,7 @@ def history(trials: Sequence[Trial], best: Trial | None, metric: str, maximize: 
     full = {trial.number: trial.value for trial in trials if trial.outcome is Outcome.FULL and trial.value is not None}
     so_far = list(accumulate(full.values(), max if maximize else min))
     line = {"color": _BLUE, "width": 1.5, "shape": "hv", "dash": "dot"}
-    figure.add_scatter(
-        x=list(full), y=so_far, name="best so far", mode="lines", line=line, hoverinfo="skip"
-    )
+    figure.add_scatter(x=list(full), y=so_far, name="best so far", mode="lines", line=line, hoverinfo="skip")
     return figure
 
 
@@ -217,47 +219,67 @@ def early_study(study: Study, rungs: Rungs) -> optuna.Study:
     return early
 
 
-def importances(early: optuna.Study, eta: int) -> go.Figure | None:
-    """How much each parameter decides who is in the best 1/eta at the first rung; None if the trials cannot tell.
+def importances(early: optuna.Study) -> go.Figure | None:
+    """How much of the objective's variance at the first rung each parameter explains; None if the trials cannot tell.
 
-    PED-ANOVA (Watanabe et al. 2023, arXiv:2304.10255), which has room for parameters that exist in one branch only.
-    Beside each bar: what 19 of 20 random reassignments of the values to the trials stay below.
+    Functional ANOVA (Hutter et al. 2014, PMLR 32:754). Of 20 random reassignments of the values to the trials, one gave
+    some parameter more than the line.
     """
     values = [trial.values[0] for trial in early.trials]
-    if len(values) < _ENOUGH or len(set(values)) < 2 or not any(trial.params for trial in early.trials):
+    shared = _shared_parameters(early)
+    if len(values) < _ENOUGH or len(set(values)) < 2 or not shared:
         return None
-    losses = [-value if early.direction == optuna.study.StudyDirection.MAXIMIZE else value for value in values]
-    measured = _importance_of(early, losses, eta)
+    measured = _explained(early, shared, values)
     shuffle = random.Random(0).sample
-    by_chance = [_importance_of(early, shuffle(losses, len(losses)), eta) for _ in range(_SHUFFLES)]
-    total = sum(measured.values()) or 1.0
-    names = list(measured)[:12]
-    shares = [measured[name] / total for name in names]
-    chance = [float(np.quantile([drawn[name] for drawn in by_chance], 0.95)) / total for name in names]
-    colors = [_BLUE if share > level else _GREY for share, level in zip(shares, chance, strict=True)]
-    figure = _blank(90 + 26 * len(names), "share of the importance", "")
-    hover = "%{y}: %{x:.0%}<extra></extra>"
-    figure.add_bar(x=shares, y=names, orientation="h", marker_color=colors, showlegend=False, hovertemplate=hover)
-    mark = {"symbol": "line-ns", "size": 16, "line": {"color": _ORANGE, "width": 3}}
-    figure.add_scatter(x=chance, y=names, mode="markers", marker=mark, name="reached by chance", hovertemplate=hover)
+    largest = sorted(max(_explained(early, shared, shuffle(values, len(values))).values()) for _ in range(20))
+    names, shares = list(measured), list(measured.values())
+    figure = _blank(70 + 26 * len(names), "", "")
+    figure.add_bar(
+        x=shares,
+        y=_leaves(names),
+        customdata=names,
+        orientation="h",
+        marker_color=[_BLUE if share > largest[-2] else _GREY for share in shares],
+        hovertemplate="%{customdata}: %{x:.1%}<extra></extra>",
+    )
+    note = {"annotation_text": "by chance", "annotation_position": "top", "annotation_font_size": 11}
+    figure.add_vline(largest[-2], line={"color": _ORANGE, "width": 2, "dash": "dot"}, **note)
     return figure.update_yaxes(autorange="reversed", showgrid=False).update_xaxes(tickformat=".0%", rangemode="tozero")
 
 
-def _importance_of(early: optuna.Study, losses: Sequence[float], eta: int) -> dict[str, float]:
-    def loss(trial: FrozenTrial) -> float:
-        return losses[trial.number]
+def _shared_parameters(early: optuna.Study) -> list[str]:
+    """The parameters that every trial has, whatever branches it took."""
+    return sorted(set.intersection(*(set(trial.params) for trial in early.trials))) if early.trials else []
+
+
+def _explained(early: optuna.Study, parameters: list[str], values: Sequence[float]) -> dict[str, float]:
+    def value(trial: FrozenTrial) -> float:
+        return values[trial.number]
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # `normalize` is experimental; branches that few trials took are rough
-        evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=1 / eta)
-        return optuna.importance.get_param_importances(early, evaluator=evaluator, target=loss, normalize=False)
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # `normalize`
+        return optuna.importance.get_param_importances(
+            early,
+            evaluator=optuna.importance.FanovaImportanceEvaluator(n_trees=16, max_depth=16, seed=0),
+            params=parameters,
+            target=value,
+            normalize=False,
+        )
 
 
 def parallel(early: optuna.Study, metric: str) -> go.Figure | None:
     """Trials as lines through the parameters that all of them have; None if there is nothing to compare."""
-    shared = set.intersection(*(set(trial.params) for trial in early.trials)) if early.trials else set()
+    shared = _shared_parameters(early)
     if len(early.trials) < 2 or not shared:
         return None
-    figure = optuna.visualization.plot_parallel_coordinate(early, sorted(shared), target_name=metric)
+    figure = optuna.visualization.plot_parallel_coordinate(early, shared, target_name=metric)
     figure.update_layout(title=None, template="none", height=440, dragmode=False, plot_bgcolor="white")
-    return figure.update_layout(margin={"l": 30, "r": 10, "t": 30, "b": 60}, font={"family": "system-ui, sans-serif"})
+    figure.update_layout(margin={"l": 50, "r": 10, "t": 30, "b": 60}, font={"family": "system-ui, sans-serif"})
+    figure.update_annotations(bgcolor="rgba(255, 255, 255, 0.8)")
+    return figure.update_xaxes(ticktext=[metric, *_leaves(shared)])
+
+
+def _leaves(names: Sequence[str]) -> list[str]:
+    """The last parts of dotted names, where they are unique: a narrow page has no room for more."""
+    leaves = [name.rpartition(".")[2] for name in names]
+    return [leaf if leaves.count(leaf) == 1 else name for leaf, name in zip(leaves, names, strict=True)]

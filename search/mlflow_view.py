@@ -100,6 +100,9 @@ class MlflowView:
         counts = {f"cxr.trials.{what}": str(n) for what, n in _count(trials).items()}
         best = {"cxr.best_trial": winner.name, "cxr.best_value": f"{winner.value:.6f}"} if winner else {}
         self._tag(self._parent, counts | best)
+        if self._parent.status != "RUNNING":  # a resumed study
+            self.client.update_run(self._parent.id, "RUNNING")
+            self._parent.status = "RUNNING"
         return logged
 
     def finish(self) -> None:
@@ -111,8 +114,10 @@ class MlflowView:
             checkpoint = self.study.folder / winner.epochs[-1].checkpoint
             if checkpoint.exists():
                 self.client.log_artifact(self._parent.id, str(checkpoint), "winner")
-            self.client.log_metric(self._parent.id, f"best_{self.facts['space']['objective']['metric']}", winner.value)
-        self._close(self._parent, "FINISHED" if winner else "FAILED")
+            name, at = f"best_{self.facts['space']['objective']['metric']}", int(winner.epochs[-1].at * 1000)
+            self.client.log_metric(self._parent.id, name, winner.value, at, winner.number)
+        stopped = self.study.facts.get("ended", {}).get("why", "").startswith("SIG")
+        self._close(self._parent, "KILLED" if stopped else "FINISHED" if winner else "FAILED")
 
     def _sync_trial(self, trial: Any) -> int:
         run = self._children.get(trial.number) or self._create_child(trial)

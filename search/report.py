@@ -20,7 +20,7 @@ from markupsafe import Markup
 from search import figures
 from search.durations import format_duration
 from search.exit_codes import DONE, USAGE
-from search.figures import progress, title
+from search.figures import progress, standing, title
 from search.rungs import Rungs
 from search.space import Header
 from search.study import Outcome, Study, StudyError, Trial
@@ -52,7 +52,7 @@ def write_report(study: Study) -> Path:
     page = environment.from_string(template).render(_Report(study).content())
     path = study.folder / "report.html"
     partial = path.with_name(f".report.{os.getpid()}.html")
-    partial.write_text(page, encoding="utf-8")
+    partial.write_text(page, encoding="utf-8", errors="replace")
     partial.replace(path)
     return path
 
@@ -90,6 +90,7 @@ class _Report:
             "metric": self.metric,
             "best": self.best,
             "title": title,
+            "standing": standing,
             "headline": self._headline(),
             "key_figures": self._key_figures(),
             "areas": self._areas(),
@@ -154,21 +155,22 @@ class _Report:
         others = [trial for trial in self.full[1:] if bool(trial.baseline) != bool(self.best.baseline)]
         if others and others[0] is not self.full[1]:
             kind = "baseline" if others[0].baseline else "searched trial"
-            said.append(f"The best {kind}, {title(others[0])}, is {self._behind(others[0])}.")
+            said.append(f"The best {kind} is trial {title(others[0])}, {self._behind(others[0])}.")
         return said
 
     def _key_figures(self) -> list[tuple[str, str]]:
-        counts = Counter("not ended" if t.outcome is Outcome.OPEN else t.outcome.value for t in self.everything)
+        counts = Counter(standing(trial) for trial in self.everything)
         films, patients = self.facts["films"], self.facts["patients"]
         seen = [part for part in films if part != "test"]
         last = max((epoch.at for trial in self.trials for epoch in trial.epochs), default=self.facts["created"])
-        by_outcome = ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common())
+        by_outcome = ", ".join(f"{count} {how}" for how, count in counts.most_common())
         whose = f"{sum(patients[part] for part in seen):,} patients, test films left out"
         return [
             ("Trials", f"{len(self.everything)}: {by_outcome}"),
             ("Training time", f"{format_duration(sum(trial.seconds for trial in self.trials))} over all trials"),
             ("Films", f"{sum(films[part] for part in seen):,} of {whose}"),
-            ("Date", f"{_date(self.facts['created'])} to {_date(last)}"),
+            ("Begun", _date(self.facts["created"])),
+            ("Last epoch", _date(last)),
         ]
 
     # The sections
@@ -196,13 +198,12 @@ class _Report:
     def _figures(self) -> dict[str, Any]:
         """The figures that this study has something to show in; None for one that would be empty."""
         trained = any(trial.epochs for trial in self.trials)
-        eta = self.header.asha.eta
         return {
             "areas": figures.label_areas(self._areas()) if self.best else None,
             "losses": figures.losses(self.best) if self.best else None,
             "curves": figures.learning_curves(self.trials, self.best, self.rungs, self.metric) if trained else None,
             "history": figures.history(self.trials, self.best, self.metric, self.study.maximize) if trained else None,
-            "importances": figures.importances(self.early, eta),
+            "importances": figures.importances(self.early),
             "parallel": figures.parallel(self.early, self.metric),
             "families": figures.families(self.trials, self.rungs, self.metric) if trained else None,
         }

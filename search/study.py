@@ -266,6 +266,14 @@ class Study:
         state = {Outcome.FULL: TrialState.COMPLETE, Outcome.PRUNED: TrialState.PRUNED}.get(outcome, TrialState.FAIL)
         values = None if state == TrialState.FAIL else [epoch.value for epoch in last]
         self._storage.set_trial_state_values(self._trial_id(number), state, values)
+        kept = {self.folder / epoch.checkpoint for epoch in last if outcome is Outcome.FULL}
+        for checkpoint in self.trial_folder(number).glob("epoch-*.pt"):
+            if checkpoint not in kept:
+                checkpoint.unlink()
+
+    def trial_folder(self, number: int) -> Path:
+        """Where a trial keeps its checkpoints, and the traceback of its error."""
+        return self.folder / "trials" / f"{number:05d}"
 
     def _trial_id(self, number: int) -> int:
         return self._storage.get_trial_id_from_study_id_trial_number(self._id, number)

@@ -198,7 +198,7 @@ def test_a_network_that_does_not_fit_the_films_is_infeasible_before_a_worker_is_
 
 
 def test_a_stopping_search_lets_live_legs_end_their_epoch_and_hands_out_nothing(search):
-    legs, trainer = search()
+    legs, _ = search()
     legs.next_leg(), legs.next_leg()
     legs.stop("SIGINT")
     assert legs.next_leg() is Pause.WAIT
@@ -222,7 +222,7 @@ def test_no_new_trial_is_proposed_in_the_reserve(search):
     assert trainer.now < 100
     last_start = max(leg.trial for leg in trainer.handed_out)
     assert legs.study.trials()[last_start].outcome is not None
-    assert 50 <= trainer.now
+    assert trainer.now >= 50
 
 
 def test_a_time_budget_is_not_overrun_by_more_than_an_epoch(search):

@@ -39,10 +39,6 @@ def test_every_shipped_space_searches_the_six_things(path):
 
 @pytest.mark.parametrize("path", sorted(SPACES.glob("recipes/*.yaml")), ids=lambda path: path.stem)
 def test_every_shipped_recipe_leaves_nothing_to_search(path):
-    text = f"{SPACE}\nbaselines: [{path}]\n"
-    out = path.parent  # a baseline's path may be absolute
-    assert out.exists()
-    assert text
     space = load_space(SPACES / "multilabel.yaml", [f"baselines=[{path}]"])
     assert space.baselines[0].flat["model"]
 
@@ -75,9 +71,7 @@ def test_numbers_are_those_of_yaml_1_2(make_space):
 
 
 def test_no_is_not_false(mistakes):
-    assert mistakes(SPACE, "space.dropout=no") == [
-        "--set space.dropout=no: space.dropout: must be a number, not 'no'"
-    ]
+    assert mistakes(SPACE, "space.dropout=no") == ["--set space.dropout=no: space.dropout: must be a number, not 'no'"]
 
 
 def test_all_mistakes_are_told_at_once_with_line_and_remedy(mistakes):
@@ -92,9 +86,10 @@ space:
   lr: {float: [0.0, 1e-2], log: true}
   epochs: {int: [1, 5], stp: 2}
 """
+    known = "did you mean 'chestxray14'?"
     assert mistakes(text) == [
         "broken.yaml:2: task.kind: should be 'multilabel' or 'binary'",
-        "broken.yaml:2: task.labels: there is no label set 'chestxray41'; did you mean 'chestxray14'?, or list the labels",
+        f"broken.yaml:2: task.labels: there is no label set 'chestxray41'; {known}, or list the labels",
         "broken.yaml:3: data.image_size: should be greater than or equal to 16",
         "broken.yaml:3: data.validaton: there is no key 'validaton' here; did you mean 'validation'?",
         "broken.yaml:4: objective.direction: auroc_macro is better when it is maximized",
@@ -131,9 +126,7 @@ def test_a_key_given_twice_is_refused_with_both_lines(mistakes):
     ],
 )
 def test_a_bad_range_says_what_is_wrong_with_it(mistakes, domain, complaint):
-    assert mistakes(SPACE, f"space.dropout={domain}") == [
-        f"--set space.dropout={domain}: space.dropout: {complaint}"
-    ]
+    assert mistakes(SPACE, f"space.dropout={domain}") == [f"--set space.dropout={domain}: space.dropout: {complaint}"]
 
 
 def test_a_number_that_must_be_whole_takes_no_range_of_floats(mistakes):

@@ -1,0 +1,305 @@
+"""The whole path from the command to the winner, and what becomes of a search that is disturbed."""
+
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections import Counter
+from itertools import pairwise
+
+import pandas as pd
+import psutil
+import pytest
+import torch
+from mlflow import MlflowClient
+from sklearn.metrics import roc_auc_score
+
+from cxr_core.batches import Batches
+from cxr_core.checkpoint import load_checkpoint
+from cxr_core.data import TrainingData
+from cxr_core.evaluate import predict
+from search.study import Outcome
+from tests.end_to_end.conftest import finish
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, few_films):
+    """One undisturbed search that several tests look at."""
+    from tests.end_to_end.conftest import Search
+
+    search = Search(tmp_path_factory.mktemp("finished"), few_films)
+    return search, search.run("--json")
+
+
+def test_a_search_ends_with_a_winner_a_report_and_an_mlflow_experiment(finished, result):
+    search, (code, out, err) = finished
+    assert code == 0, err
+    told = result(out)
+    assert set(told) == {"study", "winner", "trials", "seconds", "report", "mlflow"}
+    assert told["trials"]["full"] >= 1
+    assert told["trials"]["full"] + told["trials"]["pruned"] == 8
+    assert told["winner"]["value"] > 0.8
+    assert told["winner"]["params"]["model"] in ("small_cnn", "inception_resnet")
+    assert "winner" in (search.folder / told["report"]).read_text().lower()
+    assert MlflowClient(told["mlflow"]).get_experiment_by_name("quick")
+
+
+def test_the_winners_checkpoint_gives_the_winners_value(finished):
+    """The reported number comes from the weights that are handed over, by scikit-learn's count."""
+    search, _ = finished
+    study = search.study
+    winner = study.winner()
+    checkpoint = load_checkpoint(study.folder / winner.epochs[-1].checkpoint)
+    (cache,) = (search.folder / "cache").glob("medmnist-28px-????????????????")
+    data = TrainingData.open(cache, pd.read_parquet(study.folder / "split.parquet"), ("Pneumonia",))
+    scores = predict(checkpoint.build(), Batches(data.val, torch.device("cpu"), checkpoint.moments))
+    assert roc_auc_score(data.val.targets[:, 0], scores[:, 0]) == pytest.approx(winner.value, abs=1e-6)
+
+
+def test_no_trial_can_read_the_test_split(finished):
+    search, _ = finished
+    (cache,) = (search.folder / "cache").glob("medmnist-28px-????????????????")
+    images = pd.read_parquet(cache / "manifest.parquet")["image"]
+    split = pd.read_parquet(search.study.folder / "split.parquet")
+    assert not images.str.startswith("test/").any()
+    assert set(split["split"]) == {"train", "val"}
+
+
+def test_two_legs_run_at_the_same_time(finished):
+    search, _ = finished
+    spans = sorted((e.at - e.seconds, e.at, t.number) for t in search.study.trials() for e in t.epochs)
+    overlapping = [(a, b) for a, b in pairwise(spans) if b[0] < a[1] - 0.02 and a[2] != b[2]]
+    assert len(overlapping) >= len(spans) / 4
+
+
+def test_mlflow_has_a_run_for_each_trial_with_every_epoch_once(finished, result):
+    search, (_, out, _) = finished
+    assert_mlflow_agrees(search, result(out)["mlflow"])
+
+
+def assert_mlflow_agrees(search, uri):
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("quick").experiment_id
+    runs = client.search_runs([experiment])
+    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    children = {int(run.data.tags["cxr.trial"]): run for run in runs if run not in parents}
+    trials = {trial.number: trial for trial in search.study.trials() if trial.flat}
+    assert len(parents) == 1
+    assert len(runs) == 1 + len(children)
+    assert set(children) == set(trials)
+    for number, trial in trials.items():
+        history = client.get_metric_history(children[number].info.run_id, "val_auroc_macro")
+        assert [(point.step, point.value) for point in history] == [(e.epoch, e.value) for e in trial.epochs]
+        assert children[number].data.tags["cxr.state"] == trial.outcome.value
+
+
+def assert_nothing_lost_or_repeated(study, trials=8):
+    """Every trial has ended, and its epochs follow each other without a gap or a double."""
+    assert len([trial for trial in study.trials() if trial.flat]) == trials
+    for trial in study.trials():
+        assert trial.outcome is not Outcome.OPEN
+        assert [epoch.epoch for epoch in trial.epochs] == list(range(1, len(trial.epochs) + 1))
+    assert any(trial.outcome is Outcome.FULL for trial in study.trials())
+
+
+def epochs_trained(study):
+    """Epochs that the journal was told of, by trial and epoch, repeats included."""
+    told = re.findall(r'"trial_id":(\d+),"user_attr":\{"epoch:(\d+)"', (study.folder / "journal.log").read_text())
+    return Counter((int(trial), int(epoch)) for trial, epoch in told)
+
+
+def test_a_search_killed_at_random_moments_loses_nothing(search, result):
+    """kill -9 of the driver, three times at seeded moments; then everything is as if it had run once."""
+    moments = random.Random(2)
+    process = search.start()
+    for epochs in (1, 6, 12):
+        search.wait_for_epochs(epochs, process)
+        time.sleep(moments.uniform(0, 0.5))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        process = search.resume("--json")
+    code, out, err = finish(process)
+    assert code == 0, err
+    assert_nothing_lost_or_repeated(search.study)
+    repeated = sum(times - 1 for times in epochs_trained(search.study).values())
+    assert repeated <= 2 * 3  # at most the epochs in flight, one a slot and kill
+    assert_mlflow_agrees(search, result(out)["mlflow"])
+
+
+def test_nothing_is_left_running_after_a_kill(search):
+    process = search.start()
+    search.wait_for_epochs(1, process)
+    family = psutil.Process(process.pid).children(recursive=True)
+    assert family
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    _, alive = psutil.wait_procs(family, timeout=30)
+    assert not alive
+
+
+def test_ctrl_c_drains_and_says_how_to_resume(search):
+    process = search.start()
+    search.wait_for_epochs(2, process)
+    process.send_signal(signal.SIGINT)
+    code, _, err = finish(process, 90)
+    assert code == 5
+    assert "python -m search.run --study quick --resume" in err
+    before = {trial.number: len(trial.epochs) for trial in search.study.trials()}
+    code, _, err = finish(search.resume())
+    assert code == 0, err
+    assert_nothing_lost_or_repeated(search.study)
+    assert max(epochs_trained(search.study).values()) == 1  # a drained search repeats nothing
+    assert all(len(search.study.trial(number).epochs) >= count for number, count in before.items())
+
+
+def test_sigterm_drains_like_ctrl_c(search):
+    process = search.start()
+    search.wait_for_epochs(1, process)
+    process.send_signal(signal.SIGTERM)
+    code, _, err = finish(process, 90)
+    assert code == 5
+    assert "stopped by SIGTERM" in err
+
+
+def test_a_second_ctrl_c_kills_at_once(search):
+    process = search.start("--set", "space.epochs=8", "--set", "space.model={inception_resnet: {width: 64, depth: 3}}")
+    time.sleep(1)
+    while not (search.folder / "studies" / "quick" / "trials").exists() or not search.study.trials():
+        time.sleep(0.1)
+        assert process.poll() is None, process.stderr.read()
+    time.sleep(5)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    code, _, _ = finish(process, 20)
+    assert code == 130
+
+
+def test_a_search_that_is_done_can_be_given_a_larger_budget(search, result):
+    assert search.run("--trials", "3")[0] == 0
+    code, out, err = finish(search.resume("--trials", "6", "--json"))
+    assert code == 0, err
+    assert "budget.trials: was 3, is 6" in err
+    assert sum(result(out)["trials"].values()) == 6
+
+
+def test_a_study_that_exists_is_not_overwritten(search):
+    assert search.run("--trials", "2")[0] == 0
+    code, _, err = search.run("--trials", "2")
+    assert code == 2
+    assert "--resume" in err
+    assert "--fresh" in err
+    assert search.run("--trials", "2", "--fresh")[0] == 0
+    assert len(list((search.folder / "studies").glob("quick*"))) == 2  # the old one is kept
+
+
+def test_every_trial_failing_in_the_same_way_stops_the_search_and_shows_why(search):
+    """A disk that takes no checkpoint, as an example: the folder of trials is no folder."""
+    sabotage = search.folder / "sitecustomize.py"
+    sabotage.write_text(
+        "import torch\ndef full(*args, **options): raise OSError(28, 'No space left on device')\ntorch.save = full\n"
+    )
+    search.env["PYTHONPATH"] += f":{search.folder}"
+    code, _, err = search.run()
+    assert code == 4
+    assert "the first trials all failed in the same way: OSError" in err
+    assert "No space left on device" in err
+    assert len(search.study.trials()) <= 5
+
+
+def test_trials_whose_loss_is_not_finite_end_as_diverged_and_are_no_winner(search, result):
+    code, out, _ = search.run("--set", "space.lr={choice: [0.001, 10.0]}", "--set", "space.clip=1000.0", "--json")
+    diverged = [trial for trial in search.study.trials() if trial.outcome is Outcome.DIVERGED]
+    if code == 0:
+        assert search.study.winner().flat["lr"] == 0.001 or not diverged
+    for trial in diverged:
+        assert "nan" in trial.reason or "inf" in trial.reason or "finite" in trial.reason
+    assert result(out)["trials"]["failed"] == len(diverged)
+
+
+def test_a_killed_worker_costs_one_leg_only(search):
+    process = search.start()
+    search.wait_for_epochs(2, process)
+    workers = [
+        p for p in psutil.Process(process.pid).children(recursive=True) if "LegTrainable" in " ".join(p.cmdline())
+    ]
+    workers[0].kill()
+    code, _, err = finish(process)
+    assert code == 0, err
+    assert_nothing_lost_or_repeated(search.study)
+    assert sum(trial.attempts for trial in search.study.trials()) == 1
+
+
+@pytest.fixture
+def mlflow_server(tmp_path):
+    """Starts a real MLflow server on a port of its own, again and again on the same database."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    uri = f"http://127.0.0.1:{port}"
+    started = []
+
+    def start():
+        command = [
+            sys.executable,
+            "-m",
+            "mlflow",
+            "server",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+            "--workers",
+            "1",
+        ]
+        command += [
+            "--backend-store-uri",
+            f"sqlite:///{tmp_path}/server.db",
+            "--artifacts-destination",
+            str(tmp_path / "art"),
+        ]
+        started.append(
+            subprocess.Popen(
+                command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+            )
+        )
+        for _ in range(600):
+            try:
+                urllib.request.urlopen(f"{uri}/health", timeout=1)
+                return started[-1]
+            except OSError:
+                time.sleep(0.1)
+        raise AssertionError("the MLflow server did not start")
+
+    def kill():
+        for process in started:
+            for member in (
+                [*psutil.Process(process.pid).children(recursive=True), process] if process.poll() is None else []
+            ):
+                member.kill()
+            process.wait()
+
+    yield uri, start, kill
+    kill()
+
+
+def test_a_dead_mlflow_server_neither_stops_nor_slows_the_search_and_is_caught_up_later(search, mlflow_server):
+    uri, start, kill = mlflow_server
+    start()
+    process = search.start("--mlflow", uri)
+    search.wait_for_epochs(3, process)
+    kill()
+    code, _, err = finish(process)
+    assert code == 0, err
+    assert "python -m search.mlflow_sync" in err
+    assert_nothing_lost_or_repeated(search.study)
+    start()
+    code, out, err = finish(search.python([sys.executable, "-m", "search.mlflow_sync", "quick"]))
+    assert code == 0, err
+    assert_mlflow_agrees(search, uri)
+    code, out, _ = finish(search.python([sys.executable, "-m", "search.mlflow_sync", "quick"]))
+    assert out.startswith("quick: 0 epochs added")
