@@ -6,7 +6,6 @@ what a checkpoint holds are the same as in our search; so is the number of threa
 
 import argparse
 import json
-import os
 import tempfile
 import time
 from pathlib import Path
@@ -52,11 +51,12 @@ def trainable(config: dict[str, Any], cache: str, split: str, records: str) -> N
     data = TrainingData.open(Path(cache), pd.read_parquet(split), task.labels)
     training = Training(TrainConfig.from_flat(config, task, data.image_size), data)
     record = Path(records) / f"{tune.get_context().get_trial_id()}.jsonl"
+    record.write_text(json.dumps({"config": config}) + "\n")
     for epoch in training.epochs():
         with tempfile.TemporaryDirectory() as folder:
             training.save(Path(folder) / "model.pt")
             # As `at` in our study: after the checkpoint is written, before the result is reported.
-            line = {"seconds": epoch.seconds, "at": time.time(), "pid": os.getpid()}
+            line = {"seconds": epoch.seconds, "at": time.time()}
             with record.open("a") as file:
                 file.write(json.dumps(line) + "\n")
             metrics = {**epoch.validation.metrics, "train_loss": epoch.train_loss, "seconds": epoch.seconds}
@@ -68,7 +68,9 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="where Ray and MLflow write")
     parser.add_argument("--cache", required=True, help="the films' cache")
     parser.add_argument("--split", required=True, help="parquet of image, patient, split")
-    parser.add_argument("--records", required=True, help="folder for a file of epochs per trial")
+    parser.add_argument(
+        "--records", required=True, help="folder for a file per trial: its configuration, then its epochs"
+    )
     parser.add_argument("--trials", type=int, required=True)
     parser.add_argument("--concurrent", type=int, required=True)
     parser.add_argument("--seed", type=int, default=0)

@@ -10,6 +10,7 @@ import argparse
 import importlib.metadata
 import json
 import math
+import multiprocessing
 import os
 import platform
 import statistics
@@ -18,12 +19,19 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
+
+import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # run from a checkout, too
 
+from cxr_core.config import Task, TrainConfig  # noqa: E402
+from cxr_core.data import TrainingData  # noqa: E402
+from cxr_core.registry import Scalar  # noqa: E402
+from cxr_core.train import train  # noqa: E402
 from search.preflight import PreparedData, parse_data_name, prepare_data  # noqa: E402
 from search.space import load_space  # noqa: E402
 from search.study import Study  # noqa: E402
@@ -60,31 +68,37 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Run:
-    """One search as a whole: when its process began and ended, and every epoch in between."""
+    """One search as a whole: when its process began and ended, every epoch in between, and what was trained.
+
+    configs: flat parameters and seed of each trial. bare: seconds that the same epochs take with nothing around them.
+    """
 
     begin: float
     end: float
     epochs: tuple[Epoch, ...]
+    configs: dict[str, tuple[dict[str, Scalar], int]]
+    bare: float | None = None
 
 
 # Running
 
 
-def run_ours(folder: Path, data: str, trials: int, slots: int, seed: int, cache: Path) -> Run:
+def run_ours(folder: Path, data: str, trials: int, slots: int, seed: int) -> Run:
     """Our search, from the command line; its epochs are read from the study afterwards."""
     (folder / "space.yaml").write_text(SPACE)
     command = ["-m", "search.run", "--space", "space.yaml", "--data", data, "--study", "ours"]
     command += ["--trials", str(trials), "--concurrent", str(slots), "--gpus-per-trial", "0", "--seed", str(seed)]
-    begin, end = _python(command, folder, cache)
+    begin, end = _python(command, folder)
+    found = [trial for trial in Study(folder / "studies" / "ours").trials() if trial.epochs]
     epochs = [
         Epoch(str(trial.number), epoch.epoch, epoch.at - epoch.seconds, epoch.at, epoch.seconds)
-        for trial in Study(folder / "studies" / "ours").trials()
+        for trial in found
         for epoch in trial.epochs
     ]
-    return Run(begin, end, tuple(epochs))
+    return Run(begin, end, tuple(epochs), {str(trial.number): (trial.flat, trial.seed) for trial in found})
 
 
-def run_naive(folder: Path, prepared: PreparedData, trials: int, slots: int, seed: int, cache: Path) -> Run:
+def run_naive(folder: Path, prepared: PreparedData, trials: int, slots: int, seed: int) -> Run:
     """The naive glue; its trainables write down their epochs."""
     records = folder / "records"
     records.mkdir()
@@ -92,28 +106,44 @@ def run_naive(folder: Path, prepared: PreparedData, trials: int, slots: int, see
     command = [str(ROOT / "benchmarks" / "naive_glue.py"), "--folder", str(folder), "--records", str(records)]
     command += ["--cache", str(prepared.cache), "--split", str(folder / "split.parquet")]
     command += ["--trials", str(trials), "--concurrent", str(slots), "--seed", str(seed)]
-    begin, end = _python(command, folder, cache)
-    epochs = []
+    begin, end = _python(command, folder)
+    epochs, configs = [], {}
     for file in sorted(records.iterdir()):
-        for index, line in enumerate(map(json.loads, file.read_text().splitlines()), start=1):
+        first, *lines = map(json.loads, file.read_text().splitlines())
+        configs[file.stem] = (first["config"], 0)
+        for index, line in enumerate(lines, start=1):
             epochs.append(Epoch(file.stem, index, line["at"] - line["seconds"], line["at"], line["seconds"]))
-    return Run(begin, end, tuple(epochs))
+    return Run(begin, end, tuple(epochs), configs)
 
 
-def _python(command: list[str], folder: Path, cache: Path) -> tuple[float, float]:
+def _python(command: list[str], folder: Path) -> tuple[float, float]:
     """Run Python with what it prints kept in `log.txt`; when it began and ended."""
     # RAY_ADDRESS: another Ray on this machine must not be joined.
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CXR_CACHE": str(cache), "RAY_ADDRESS": "local"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_ADDRESS": "local"}
     with (folder / "log.txt").open("wb") as output:
         begin = time.time()
-        code = subprocess.run(
-            [sys.executable, *command], cwd=folder, env=environment, stdout=output, stderr=output, check=False
-        ).returncode
+        ended = subprocess.run([sys.executable, *command], cwd=folder, env=environment, stdout=output, stderr=output)
         end = time.time()
-    if code:
+    if ended.returncode:
         text = (folder / "log.txt").read_text(errors="replace")
-        sys.exit(f"{' '.join(command)}: exit code {code}\n{text[-4000:]}")
+        sys.exit(f"{' '.join(command)}: exit code {ended.returncode}\n{text[-4000:]}")
     return begin, end
+
+
+def train_bare(run: Run, prepared: PreparedData, slots: int) -> float:
+    """Train the same epochs again, in plain processes and as many at once; their seconds in all."""
+    last = {epoch.trial: epoch.index for epoch in sorted(run.epochs, key=lambda epoch: epoch.index)}
+    jobs = [(*run.configs[trial], last[trial], prepared) for trial in sorted(last, key=lambda trial: -last[trial])]
+    with multiprocessing.get_context("spawn").Pool(slots) as pool:
+        return math.fsum(pool.imap_unordered(_train_one, jobs))
+
+
+def _train_one(job: tuple[dict[str, Scalar], int, int, PreparedData]) -> float:
+    flat, seed, epochs, prepared = job
+    torch.set_num_threads(1)
+    data = TrainingData.open(prepared.cache, prepared.split, ("Pneumonia",))
+    config = TrainConfig.from_flat(flat, Task("binary", data.labels), data.image_size, seed)
+    return math.fsum(epoch.seconds for epoch in islice(train(config, data), epochs))
 
 
 # Measuring
@@ -126,8 +156,9 @@ def figures(run: Run, slots: int) -> dict[str, float]:
     first, last = min(epoch.begin for epoch in run.epochs), max(epoch.end for epoch in run.epochs)
     ideal = training / slots
     between, within, ends = gaps(run.epochs, slots)
-    return {
+    found = {
         "trials": trials,
+        "legs": len(between) + len(ends),
         "epochs": len(run.epochs),
         "training, sum (s)": training,
         "ideal = sum / slots (s)": ideal,
@@ -139,11 +170,17 @@ def figures(run: Run, slots: int) -> dict[str, float]:
         "wall / ideal, from first epoch to last": (last - first) / ideal,
         "between two legs of a slot, median (s)": statistics.median(between),
         "between two legs of a slot, 90 % (s)": quantile(between, 0.9),
-        "between two epochs of a leg, median (s)": statistics.median(within) if within else math.nan,
+        "between two epochs of a leg, median (s)": statistics.median(within),
         "idle slots at the end (s)": math.fsum(last - end for end in ends),
         "slot seconds beyond training, per trial (s)": (slots * (run.end - first) - training) / trials,
         "  the same, from first epoch to last (s)": (slots * (last - first) - training) / trials,
     }
+    if run.bare:
+        found["the same epochs bare, sum (s)"] = run.bare
+        found["training, sum / bare"] = training / run.bare
+        found["wall / bare ideal"] = (run.end - run.begin) / (run.bare / slots)
+        found["wall / bare ideal, from first epoch to last"] = (last - first) / (run.bare / slots)
+    return found
 
 
 def gaps(epochs: Sequence[Epoch], slots: int) -> tuple[list[float], list[float], list[float]]:
@@ -152,6 +189,7 @@ def gaps(epochs: Sequence[Epoch], slots: int) -> tuple[list[float], list[float],
     Neither search says which slot ran what, so epochs are dealt to slots in order of their begin: to the slot that
     ran this trial's epoch before or, for the first epoch of a leg, to a free one. Of several free ones it is the one
     that is not about to go on with its own trial, and of those the one that has been free for longest.
+    A trial that waits at a rung and is its slot's next leg counts as one that goes on.
     """
     following = {(epoch.trial, epoch.index - 1): epoch.begin for epoch in epochs}
     last: list[Epoch] = []
@@ -233,6 +271,11 @@ def parse() -> argparse.Namespace:
     add("--naive-trials", type=int, metavar="N", help="trials of the naive glue, if other than --trials")
     add("--concurrent", type=int, metavar="N", help="trials at once, one core each (default: all cores)")
     add("--ours-only", action="store_true", help="leave the naive glue out")
+    add(
+        "--bare",
+        action="store_true",
+        help="train the same epochs again with nothing around: the ideal of a free machine",
+    )
     add("--json", type=Path, metavar="FILE", help="write every figure and every epoch's times")
     add("--write", action="store_true", help="write benchmarks/orchestration.md")
     args = parser.parse_args()
@@ -248,22 +291,24 @@ def main() -> None:
     data = f"{name.kind}:{Path(name.path).resolve()}" if name.path else name.kind
     runs: dict[str, list[Run]] = {"ours": [], "naive": []}
     with tempfile.TemporaryDirectory(prefix="orchestration-") as place:
-        home = Path(place)
-        (home / "space.yaml").write_text(SPACE)
-        space = load_space(home / "space.yaml")
-        os.environ["CXR_CACHE"] = str(home / "films")
+        os.environ["CXR_CACHE"] = f"{place}/films"
+        (Path(place) / "space.yaml").write_text(SPACE)
+        header = load_space(Path(place) / "space.yaml").header
+        task = Task(header.task.kind, header.task.labels)
+        prepared = prepare_data(name, task, header.data.image_size, header.data.validation, 0)
         for repeat in range(args.repeats):
             # Each of them goes first in turn: what else the machine does changes with time.
             for who in ("ours", "naive") if repeat % 2 == 0 else ("naive", "ours"):
                 if who == "naive" and args.ours_only:
                     continue
-                folder = home / f"{who}-{repeat}"
+                folder = Path(place) / f"{who}-{repeat}"
                 folder.mkdir()
-                prepared = prepare_data(parse_data_name(data), space.task, 28, space.header.data.validation, repeat)
                 if who == "ours":
-                    run = run_ours(folder, data, args.trials, args.concurrent, repeat, home / "films")
+                    run = run_ours(folder, data, args.trials, args.concurrent, repeat)
                 else:
-                    run = run_naive(folder, prepared, args.naive_trials, args.concurrent, repeat, home / "films")
+                    run = run_naive(folder, prepared, args.naive_trials, args.concurrent, repeat)
+                if args.bare:
+                    run = replace(run, bare=train_bare(run, prepared, args.concurrent))
                 runs[who].append(run)
                 print(f"{who} {repeat + 1}/{args.repeats}: {run.end - run.begin:.0f} s", file=sys.stderr, flush=True)
     tell(args, about, runs)

@@ -222,8 +222,9 @@ def early_study(study: Study, rungs: Rungs) -> optuna.Study:
 def importances(early: optuna.Study) -> go.Figure | None:
     """How much of the objective's variance at the first rung each parameter explains; None if the trials cannot tell.
 
-    Functional ANOVA (Hutter et al. 2014, PMLR 32:754). Of 20 random reassignments of the values to the trials, one gave
-    some parameter more than the line.
+    Mean decrease of impurity in a random forest (Breiman 2001): of Optuna's measures the one that, with some 20 to 60
+    trials of TPE, is the least distracted by the corners of the space that hardly any trial visited. Of 20 random
+    reassignments of the values to the trials, one gave some parameter more than the line.
     """
     values = [trial.values[0] for trial in early.trials]
     shared = _shared_parameters(early)
@@ -260,7 +261,7 @@ def _explained(early: optuna.Study, parameters: list[str], values: Sequence[floa
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # `normalize`
         return optuna.importance.get_param_importances(
             early,
-            evaluator=optuna.importance.FanovaImportanceEvaluator(n_trees=16, max_depth=16, seed=0),
+            evaluator=optuna.importance.MeanDecreaseImpurityImportanceEvaluator(seed=0),
             params=parameters,
             target=value,
             normalize=False,

@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from search.exit_codes import DONE, PREFLIGHT, USAGE
 
 log = logging.getLogger(__name__)
@@ -23,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m search.mlflow_sync", description=__doc__.partition(": ")[2])
     parser.add_argument("study", metavar="STUDY", help="name in studies/, or a study's folder")
     parser.add_argument(
-        "--follow", action="store_true", help="go on until standard input is closed (used by the search)"
+        "--follow", action="store_true", help="go on until standard input says so (used by the search)"
     )
     args = parser.parse_args(argv)
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO)
@@ -36,7 +38,13 @@ def main(argv: list[str] | None = None) -> int:
     except StudyError as mistake:
         print(mistake, file=sys.stderr)
         return USAGE
-    return follow(folder) if args.follow else synchronise(folder)
+    try:
+        # One writer at a time: two would both make the run that neither finds.
+        with FileLock(folder / "mlflow.lock", timeout=_LONGEST_PAUSE if args.follow else 0):
+            return follow(folder) if args.follow else synchronise(folder)
+    except Timeout:
+        print(f"{folder}: a running search writes MLflow already", file=sys.stderr)
+        return USAGE
 
 
 def synchronise(folder: Path) -> int:
@@ -55,11 +63,14 @@ def synchronise(folder: Path) -> int:
 
 
 def follow(folder: Path) -> int:
-    """Keep MLflow up to date while a search runs. A failing server is asked again, at growing intervals."""
+    """Keep MLflow up to date while a search runs, until it says `done`. A failing server is asked again and again."""
+    os.nice(10)
     view = None
     pause = _EVERY
-    while not _closed(pause):
+    while (word := _word(pause)) is None:
         view, pause = _try(folder, view, pause)
+    if not word:
+        return DONE  # the search was killed; when it is resumed, its next writer goes on from here
     for _ in range(3):  # the study is complete now: a last look, with little patience
         view, pause = _try(folder, view, pause, last=True)
         if view:
@@ -84,10 +95,10 @@ def _try(folder: Path, view, pause: float, last: bool = False):  # type: ignore[
         return None, pause
 
 
-def _closed(seconds: float) -> bool:
-    """Wait; True as soon as standard input is closed, by the search or by its death."""
+def _word(seconds: float) -> bytes | None:
+    """What the search says, at once or after some seconds of silence (None); empty if it died."""
     ready, _, _ = select.select([sys.stdin], [], [], seconds)
-    return bool(ready) and not os.read(sys.stdin.fileno(), 1)
+    return os.read(sys.stdin.fileno(), 100) if ready else None
 
 
 if __name__ == "__main__":

@@ -52,7 +52,14 @@ class _Abandoned(Exception):
     """The grace of a stopping search is over; epochs in flight are given up, and repeated on resume."""
 
 
-class _LegSearcher(Searcher):
+class _Stateless:
+    """Ray saves what drives it, for a restore that never happens: the study is the state."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class _LegSearcher(_Stateless, Searcher):
     """Gives Tune the next leg; `None` where it must wait."""
 
     def __init__(self, legs: Legs, workplace: Workplace):
@@ -83,7 +90,7 @@ class _LegSearcher(Searcher):
         """The study is the state; Ray keeps none."""
 
 
-class _LegScheduler(FIFOScheduler):
+class _LegScheduler(_Stateless, FIFOScheduler):
     """Passes each result to `Legs` and stops the leg when it says so."""
 
     def __init__(self, searcher: _LegSearcher):
@@ -101,7 +108,7 @@ class _LegScheduler(FIFOScheduler):
         return decision
 
 
-class _Heartbeat(tune.Callback):
+class _Heartbeat(_Stateless, tune.Callback):
     """Runs in Tune's loop: shows progress, and ends a search that does not come to its end."""
 
     def __init__(self, legs: Legs, beat: Callable[[], None]):

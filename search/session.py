@@ -207,14 +207,13 @@ def _mlflow_writer(folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
 
 
 def _finish_writer(writer: "subprocess.Popen[bytes]") -> None:
-    """Closing its input tells the writer that the study will not change any more; so does our death."""
-    assert writer.stdin
-    writer.stdin.close()
+    """Tell the writer that the study is complete, and give it some time to write the rest."""
     try:
-        code = writer.wait(timeout=_MLFLOW_WAIT)
+        writer.communicate(b"done", timeout=_MLFLOW_WAIT)
     except subprocess.TimeoutExpired:
-        code = 1
-    if code:
+        log.debug("the MLflow writer is behind")
+    code = writer.poll()
+    if code != 0:
         log.warning("MLflow is not up to date; when its server answers: python -m search.mlflow_sync STUDY")
 
 

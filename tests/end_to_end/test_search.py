@@ -225,7 +225,7 @@ def test_a_killed_worker_costs_one_leg_only(search):
     process = search.start()
     search.wait_for_epochs(2, process)
     workers = [
-        p for p in psutil.Process(process.pid).children(recursive=True) if "LegTrainable" in " ".join(p.cmdline())
+        p for p in psutil.Process(process.pid).children(recursive=True) if "Trainable" in " ".join(p.cmdline())
     ]
     workers[0].kill()
     code, _, err = finish(process)

@@ -1,0 +1,290 @@
+"""A training is a generator whose numbers depend on its configuration and data alone."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cxr_core.augmentations import augmentations
+from cxr_core.batches import Batches
+from cxr_core.checkpoint import load_checkpoint
+from cxr_core.config import SEARCHABLE, TrainConfig
+from cxr_core.data import DataName, TrainingData, build_cache, split_by_patient
+from cxr_core.evaluate import predict, score
+from cxr_core.models import Infeasible
+from cxr_core.registry import Chosen, Registry
+from cxr_core.train import Diverged, Epoch, Training, train
+
+Configure = Callable[..., TrainConfig]
+EVERYTHING = {
+    "dropout": 0.3,
+    "ema": 0.9,
+    "sampler": Chosen("oversample", {"threshold": 0.5}),
+    "augment": Chosen("affine", {"horizontal_flip": True}),
+    "schedule": Chosen("cosine", {"warmup": 0.2}),
+    "loss": Chosen("weighted_bce"),
+}
+SGD = {"optimizer": Chosen("sgd")}
+SMALL_NETS = {
+    "inception_resnet": Chosen("inception_resnet", {"width": 8}),
+    "resnet18": Chosen("resnet18"),
+}
+COMPONENTS = [
+    pytest.param({slot: Chosen(name)}, id=f"{slot}.{name}")
+    for slot, kind in SEARCHABLE.items()
+    if isinstance(kind, Registry) and slot != "model"  # the nets are slow: a few of them, in a test of their own
+    for name in kind
+]
+
+
+def numbers(epochs: list[Epoch]) -> list[tuple]:
+    """What of the epochs does not depend on the clock."""
+    return [(e.index, e.fraction, e.train_loss, e.validation.metrics, e.validation.auroc) for e in epochs]
+
+
+def weights(training: Training) -> dict[str, torch.Tensor]:
+    averaged = training.average.model.state_dict() if training.average else {}
+    return {**training.model.state_dict(), **{f"average.{key}": tensor for key, tensor in averaged.items()}}
+
+
+def assert_equal_bit_by_bit(one: Training, other: Training) -> None:
+    mine, others = weights(one), weights(other)
+    assert mine.keys() == others.keys()
+    assert not [key for key in mine if not mine[key].equal(others[key])]
+
+
+# Exact resume
+
+
+def assert_resumes_exactly(config: TrainConfig, data: TrainingData, path: Path, stop_after: int = 1) -> None:
+    whole = Training(config, data)
+    uninterrupted = list(whole.epochs())
+
+    first = Training(config, data)
+    before = list(islice(first.epochs(), stop_after))
+    first.save(path)
+    torch.manual_seed(99)  # another process would have other generators
+    torch.rand(7)
+    second = Training(config, data)
+    second.resume(path)
+    after = list(second.epochs())
+
+    np.testing.assert_equal(numbers(before + after), numbers(uninterrupted))
+    assert_equal_bit_by_bit(second, whole)
+
+
+@pytest.mark.parametrize("changes", [EVERYTHING, EVERYTHING | SGD, {"ema": 0.9}, {"ema": 0.0}])
+@pytest.mark.parametrize("stop_after", [1, 3])
+def test_a_training_gives_the_same_bits_with_and_without_an_interruption(
+    changes: dict, stop_after: int, configure: Configure, data: TrainingData, tmp_path: Path
+) -> None:
+    assert_resumes_exactly(configure(epochs=4, **changes), data, tmp_path / "a.pt", stop_after)
+
+
+@pytest.mark.parametrize("changes", COMPONENTS)
+def test_every_component_resumes_exactly(
+    changes: dict, configure: Configure, data: TrainingData, tmp_path: Path
+) -> None:
+    assert_resumes_exactly(configure(epochs=2, **changes), data, tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize("net", SMALL_NETS.values(), ids=SMALL_NETS)
+def test_larger_nets_resume_exactly(net: Chosen, configure: Configure, data: TrainingData, tmp_path: Path) -> None:
+    few = TrainingData(replace(data.train, rows=data.train.rows[:24], targets=data.train.targets[:24]), data.val, data.labels)
+    assert_resumes_exactly(configure(epochs=2, model=net, ema=0.9, dropout=0.2), few, tmp_path / "a.pt")
+
+
+def test_a_training_may_be_interrupted_many_times(configure: Configure, data: TrainingData, tmp_path: Path) -> None:
+    config, path = configure(epochs=4, **EVERYTHING), tmp_path / "a.pt"
+    legs: list[Epoch] = []
+    for _ in range(4):
+        training = Training(config, data)
+        if legs:
+            training.resume(path)
+        legs.append(next(training.epochs()))
+        training.save(path)
+    np.testing.assert_equal(numbers(legs), numbers(list(train(config, data))))
+
+
+def test_train_goes_on_from_a_checkpoint(configure: Configure, data: TrainingData, tmp_path: Path) -> None:
+    config = configure(**EVERYTHING)
+    training = Training(config, data)
+    next(training.epochs())
+    training.save(tmp_path / "a.pt")
+    rest = list(train(config, data, resume_from=tmp_path / "a.pt"))
+    np.testing.assert_equal(numbers(rest), numbers(list(train(config, data)))[1:])
+
+
+# What the numbers depend on
+
+
+def test_the_numbers_do_not_depend_on_what_ran_before_in_the_process(configure: Configure, data: TrainingData) -> None:
+    config = configure(**EVERYTHING)
+    torch.manual_seed(1)
+    np.random.seed(1)
+    first = numbers(list(train(config, data)))
+    list(train(configure(seed=5), data))
+    torch.rand(13)
+    np.random.rand(13)
+    np.testing.assert_equal(numbers(list(train(config, data))), first)
+
+
+def test_two_trainings_by_turns_do_not_disturb_each_other(configure: Configure, data: TrainingData) -> None:
+    configs = configure(**EVERYTHING), configure(**EVERYTHING, seed=5)
+    by_turns = list(zip(*(train(config, data) for config in configs), strict=True))
+    for turn, config in zip(zip(*by_turns, strict=True), configs, strict=True):
+        np.testing.assert_equal(numbers(list(turn)), numbers(list(train(config, data))))
+
+
+def test_another_seed_gives_other_numbers(configure: Configure, data: TrainingData) -> None:
+    assert numbers(list(train(configure(seed=0), data))) != numbers(list(train(configure(seed=1), data)))
+
+
+def test_a_seed_changes_both_the_first_weights_and_the_order_of_films(
+    configure: Configure, data: TrainingData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orders = []
+    monkeypatch.setattr(Batches, "targets", lambda self, index: orders.append(index.tolist()) or self._targets[index])
+    trainings = [Training(configure(seed=seed, epochs=1), data) for seed in (0, 1)]
+    assert not trainings[0].model[0].weight.equal(trainings[1].model[0].weight)
+    for training in trainings:
+        list(training.epochs())
+    assert orders[:3] != orders[3:]
+
+
+def test_each_epoch_has_an_order_of_its_own(
+    configure: Configure, data: TrainingData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orders = []
+    monkeypatch.setattr(Batches, "targets", lambda self, index: orders.append(index.tolist()) or self._targets[index])
+    list(train(configure(epochs=2), data))
+    assert sorted(sum(orders[:3], [])) == sorted(sum(orders[3:], [])) == list(range(90))
+    assert orders[:3] != orders[3:]
+
+
+# What an epoch says
+
+
+def test_epochs_count_from_one_to_the_end_of_the_schedule(configure: Configure, data: TrainingData) -> None:
+    epochs = list(train(configure(epochs=4), data))
+    assert [(epoch.index, epoch.fraction) for epoch in epochs] == [(1, 0.25), (2, 0.5), (3, 0.75), (4, 1.0)]
+
+
+def test_the_train_loss_is_the_mean_over_the_epoch(configure: Configure, data: TrainingData) -> None:
+    config = configure(epochs=1, lr=1e-8, augment=Chosen("none"), batch_size=90)
+    before = Training(config, data)
+    films = Batches(data.train, torch.device("cpu"), data.pixel_moments)
+    expected = before.loss(before.model.train()(films.films(np.arange(90))), films.targets(np.arange(90)))
+    (epoch,) = Training(config, data).epochs()
+    assert epoch.train_loss == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_the_metrics_are_those_of_the_checkpoints_network(
+    configure: Configure, data: TrainingData, tmp_path: Path
+) -> None:
+    training = Training(configure(**EVERYTHING), data)
+    *_, last = training.epochs()
+    training.save(tmp_path / "a.pt")
+    batches = Batches(data.val, torch.device("cpu"), data.pixel_moments)
+    model = load_checkpoint(tmp_path / "a.pt").build().to(memory_format=torch.channels_last)  # rounds as in training
+    probabilities = predict(model, batches)
+    assert score(data.val.targets, probabilities, data.labels) == last.validation
+
+
+def test_a_caller_may_stop_at_any_epoch(configure: Configure, data: TrainingData) -> None:
+    training = Training(configure(epochs=1000), data)
+    for epoch in training.epochs():
+        if epoch.index == 2:
+            break
+    assert training.epoch == 2
+
+
+# How it learns
+
+
+def test_the_rate_follows_the_schedule_step_by_step(configure: Configure, data: TrainingData) -> None:
+    config = configure(epochs=2, lr=0.01, optimizer=Chosen("sgd"), schedule=Chosen("cosine"))
+    training, rates = Training(config, data), []
+    step = training.optimizer.step
+    training.optimizer.step = lambda: rates.append(training.optimizer.param_groups[0]["lr"]) or step()
+    list(training.epochs())
+    middles = (np.arange(6) + 0.5) / 6  # 3 batches an epoch; a step has the rate of its middle
+    assert rates == pytest.approx(0.01 * (1 + np.cos(np.pi * middles)) / 2)
+
+
+def test_the_gradient_is_clipped_to_its_norm(configure: Configure, data: TrainingData) -> None:
+    plain = Chosen("sgd", {"momentum": 0.0, "weight_decay": 0.0})
+    config = configure(
+        epochs=1, batch_size=90, lr=1.0, clip=0.01, optimizer=plain, schedule=Chosen("constant"), loss=Chosen("bce")
+    )
+    before, training = Training(config, data), Training(config, data)
+    list(training.epochs())
+    moved = [new - old for new, old in zip(training.model.parameters(), before.model.parameters(), strict=True)]
+    assert torch.cat([m.detach().flatten() for m in moved]).norm().item() == pytest.approx(0.01, rel=1e-3)
+
+
+def test_augmentation_is_for_training_films_only(
+    configure: Configure, data: TrainingData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    monkeypatch.setattr(type(augmentations), "call", _counting(augmentations, seen))
+    list(train(configure(epochs=1), data))
+    assert sum(seen) == len(data.train)
+
+
+def _counting(registry: Registry, seen: list[int]) -> Callable:
+    def call(self: Registry, chosen: Chosen, *args: object) -> object:
+        if self is registry:
+            seen.append(len(args[0]))
+        return self[chosen.name].function(*args, **chosen.params)
+
+    return call
+
+
+def test_a_small_net_learns_pneumonia_in_two_epochs(real_data: Path, configure: Configure) -> None:
+    """0.95 of validation AUROC, on real films of 28 px; the saturated net reaches 0.996."""
+    source = DataName("medmnist", str(real_data / "pneumoniamnist.npz")).open()
+    split = split_by_patient(source.films, source.labels, 0.1)
+    seen = split[split["split"] != "test"]
+    films = TrainingData.open(build_cache(source, seen, 28), seen, source.labels)
+    config = configure(model=Chosen("small_cnn", {"width": 16}), epochs=2, batch_size=64)
+    *_, last = train(config, films)
+    assert last.validation.auroc["Pneumonia"] > 0.95
+
+
+# How it ends badly
+
+
+def test_an_absurd_rate_diverges_with_the_epoch_in_the_message(configure: Configure, data: TrainingData) -> None:
+    with pytest.raises(Diverged, match=r"^the training loss became (nan|inf) in epoch 1$"):
+        list(train(configure(lr=1e38, optimizer=Chosen("sgd")), data))
+
+
+def test_poisoned_data_diverge_in_the_epoch_that_meets_them(configure: Configure, data: TrainingData) -> None:
+    epochs = train(configure(epochs=5), data)
+    next(epochs)
+    next(epochs)
+    data.train.targets[5] = math.inf
+    with pytest.raises(Diverged, match=r"^the training loss became -?(nan|inf) in epoch 3$"):
+        next(epochs)
+
+
+def test_weights_that_break_in_the_last_step_are_found_by_the_validation(
+    configure: Configure, data: TrainingData
+) -> None:
+    one_step = configure(batch_size=90, lr=1e38, clip=1000.0, optimizer=Chosen("sgd"), schedule=Chosen("constant"))
+    with pytest.raises(Diverged, match="^the network's outputs are not finite after epoch 1$"):
+        list(train(one_step, data))
+
+
+def test_a_network_that_cannot_work_is_infeasible_before_any_training(
+    configure: Configure, data: TrainingData
+) -> None:
+    config = TrainConfig(task=configure().task, image_size=8, model=Chosen("small_cnn"))
+    with pytest.raises(Infeasible, match="16 px or more, not 8"):
+        Training(config, data)

@@ -1,0 +1,299 @@
+"""The report: one page from the study alone, whatever state the study is in."""
+
+import math
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+
+from search import figures
+from search.exit_codes import DONE, USAGE
+from search.report import main, write_report
+from search.rungs import Rungs
+from search.space import Baseline
+from search.study import Outcome
+from tests.search.conftest import SPACE, epoch_record
+
+RUNGS = Rungs((0.1, 0.5), 3, maximize=True)
+MINIMISING = SPACE.replace("auroc_macro, direction: maximize", "log_loss, direction: minimize")
+PLAIN = Baseline("plain", {"model": "small_cnn", "epochs": 4}, {})
+
+
+class Page(HTMLParser):
+    """A report as a reader sees it: its text by section (`""` is the first screen), and the leaderboard's cells."""
+
+    def __init__(self, study):
+        super().__init__()
+        self.sections, self.rows, self.tags = {"": ""}, [], []
+        self._here, self._hidden = "", False
+        self.source = write_report(study).read_text()
+        self.feed(self.source)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self._hidden = tag in ("script", "style")
+        if tag == "section":
+            self._here = dict(attrs)["id"]
+            self.sections[self._here] = ""
+        if tag == "tr" and self._here == "leaderboard":
+            self.rows.append([])
+        if tag in ("td", "th") and self._here == "leaderboard":
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag):
+        self._hidden = False
+
+    def handle_data(self, data):
+        words = data.split()
+        if self._hidden or not words:
+            return
+        self.sections[self._here] += " ".join(words) + " "
+        if self._here == "leaderboard" and self.rows and self.rows[-1]:
+            self.rows[-1][-1] += " ".join(words)
+
+    @property
+    def first_screen(self):
+        return self.sections[""]
+
+    def __getitem__(self, section):
+        return self.sections[section]
+
+    def column(self, name):
+        header, *rows = self.rows
+        return [row[header.index(name)] for row in rows]
+
+
+@pytest.fixture
+def space(make_space):
+    return make_space()
+
+
+@pytest.fixture
+def study(make_study, space):
+    return make_study(space)
+
+
+def train(study, trial, *values, outcome=None, reason=""):
+    """Give a trial an epoch for each value, and end it if an outcome is given."""
+    for epoch, value in enumerate(values, 1):
+        study.record(trial.number, epoch_record(epoch, value))
+    if outcome:
+        study.finish(trial.number, outcome, reason)
+    return study.trial(trial.number)
+
+
+def train_in_full(study, trial, last):
+    values = [0.5 + (last - 0.5) * epoch / trial.schedule for epoch in range(1, trial.schedule + 1)]
+    return train(study, trial, *values, outcome=Outcome.FULL)
+
+
+def propose(study, space):
+    return study.propose(space, 0, RUNGS)
+
+
+def test_the_page_needs_nothing_beside_it(study, space):
+    train_in_full(study, propose(study, space), 0.8)
+    page = Page(study)
+    assert not [attrs for tag, attrs in page.tags if tag in ("link", "iframe", "img") or (tag == "script" and attrs)]
+    assert "@import" not in page.source
+    assert "url(http" not in page.source
+
+
+def test_plotly_is_embedded_once_however_many_figures_there_are(study, space):
+    train_in_full(study, propose(study, space), 0.8)
+    page = Page(study)
+    assert page.source.count("plotly.js v") == 1
+    assert page.source.count("Plotly.newPlot(") > 3
+
+
+def test_the_winner_and_its_value_are_the_first_thing_said(study, space):
+    train_in_full(study, propose(study, space), 0.71)
+    winner = train_in_full(study, propose(study, space), 0.8123)
+    train(study, propose(study, space), 0.9, outcome=Outcome.PRUNED)
+    page = Page(study)
+    assert (
+        f"Best of 2 full trials: trial 1 ({winner.flat['model']}), validation macro AUROC 0.8123." in page.first_screen
+    )
+    assert "Second is trial 0" in page.first_screen
+    assert "0.1023 behind" in page.first_screen
+    assert "best of 2 on the films it was chosen by, and is optimistic" in page.first_screen
+    assert f"{winner.flat['lr']:.4g}" in page["winner"]
+
+
+def test_a_single_full_trial_is_not_called_the_best_of_many(study, space):
+    train_in_full(study, propose(study, space), 0.8)
+    first = Page(study).first_screen
+    assert "The only full trial: trial 0" in first
+    assert "Best of" not in first
+    assert "optimistic" not in first
+
+
+def test_a_smaller_value_wins_where_the_objective_is_minimised(make_space, make_study):
+    space = make_space(MINIMISING)
+    study = make_study(space)
+    train_in_full(study, propose(study, space), 0.4)
+    train_in_full(study, propose(study, space), 0.3)
+    page = Page(study)
+    assert "trial 1" in page.first_screen
+    assert "validation log_loss 0.3000" in page.first_screen
+    assert "0.1000 behind" in page.first_screen
+    assert page.column("trial") == ["1", "0"]
+
+
+def test_a_baseline_that_wins_is_said_plainly(study, space):
+    train_in_full(study, study.add_baseline(PLAIN, 0), 0.9)
+    train_in_full(study, propose(study, space), 0.8)
+    first = Page(study).first_screen
+    assert "trial 0 (recipe plain)" in first
+    assert "A baseline wins: the search found nothing better than the recipe plain." in first
+
+
+def test_the_best_baseline_is_named_even_if_it_is_not_second(study, space):
+    train_in_full(study, study.add_baseline(PLAIN, 0), 0.7)
+    for last in (0.8, 0.9):
+        train_in_full(study, propose(study, space), last)
+    assert "The best baseline is trial 0 (recipe plain), 0.2000 behind." in Page(study).first_screen
+
+
+def test_every_trial_stands_once_in_the_leaderboard_with_its_outcome(study, space):
+    train_in_full(study, study.add_baseline(PLAIN, 0), 0.7)
+    for outcome in list(Outcome)[1:]:
+        train(study, propose(study, space), 0.6, outcome=outcome, reason=f"because of {outcome}")
+    train(study, propose(study, space), 0.6)
+    page = Page(study)
+    said = dict(zip(page.column("trial"), page.column("outcome"), strict=True))
+    ended = [f"{outcome}: because of {outcome}" for outcome in list(Outcome)[1:]]
+    assert said == {str(number): text for number, text in enumerate(["full", *ended, "not ended"])}
+    assert len(page.column("trial")) == len(said)
+    assert "1 not ended" in page.first_screen
+
+
+def test_full_trials_lead_the_leaderboard_then_those_that_reached_higher_rungs(study, space):
+    train(study, propose(study, space), outcome=Outcome.INFEASIBLE, reason="too small")
+    train(study, propose(study, space), 0.9, outcome=Outcome.PRUNED)
+    train(study, propose(study, space), 0.95, outcome=Outcome.PRUNED)
+    train(study, propose(study, space), *[0.6] * 5, outcome=Outcome.PRUNED)
+    train_in_full(study, propose(study, space), 0.55)
+    page = Page(study)
+    assert page.column("trial") == ["4", "3", "2", "1", "0"]
+    assert page.column("epochs") == ["10/10", "5/10", "1/10", "1/10", "0/10"]
+    assert page.column("macro AUROC")[-1] == "\N{EN DASH}"
+
+
+def test_without_a_full_trial_the_page_says_how_to_go_on(make_space, make_study):
+    space = make_space(SPACE, "budget.time=1h30m")
+    study = make_study(space)
+    train(study, propose(study, space), 0.55, 0.6)
+    page = Page(study)
+    assert "No trial has been trained in full, so there is no winner." in page.first_screen
+    assert "2/10 epochs, validation macro AUROC 0.6000" in page.first_screen
+    assert f"python -m search.run --study {study.name} --resume --time 3h" in page.first_screen
+    assert "winner" not in page.sections
+
+
+@pytest.mark.parametrize("outcome", [Outcome.DIVERGED, Outcome.INFEASIBLE, Outcome.ERROR, Outcome.INFRASTRUCTURE])
+def test_a_study_in_which_nothing_worked_has_a_page(study, space, outcome):
+    train(study, propose(study, space), outcome=outcome, reason="it broke")
+    page = Page(study)
+    assert page.column("outcome") == [f"{outcome}: it broke"]
+    assert "No trial has finished an epoch." in page["curves"]
+
+
+def test_a_study_without_any_trial_has_a_page(study):
+    assert "no winner" in Page(study).first_screen
+
+
+def test_a_trial_that_was_killed_before_it_had_a_configuration_is_listed(study):
+    study.optuna_study().ask()
+    assert Page(study).column("model") == ["\N{EN DASH}"]
+
+
+def test_a_label_without_positives_is_undefined_and_not_zero(study, space):
+    trial = propose(study, space)
+    for epoch in range(1, trial.schedule + 1):
+        study.record(trial.number, replace(epoch_record(epoch, 0.7), auroc={"Pneumonia": None}))
+    study.finish(trial.number, Outcome.FULL)
+    assert "Pneumonia undefined (no positives) 0" in Page(study)["winner"]
+
+
+def test_html_in_a_reason_is_shown_and_not_run(study, space):
+    train(study, propose(study, space), outcome=Outcome.ERROR, reason="<script>alert(1)</script> & more")
+    page = Page(study)
+    assert "<script>alert" not in page.source
+    assert page.column("outcome") == ["error: <script>alert(1)</script> & more"]
+
+
+def test_synthetic_films_are_announced_and_real_ones_are_not(study):
+    assert "Synthetic films." in Page(study).first_screen
+    study.note("data", "nih:/films")
+    assert "Synthetic" not in Page(study).source
+
+
+def test_importance_is_not_claimed_from_few_trials(study, space):
+    for value in (0.6, 0.7):
+        train(study, propose(study, space), value, outcome=Outcome.PRUNED)
+    assert "Too few trials: 2 of 2 searched trials can be compared" in Page(study)["importance"]
+
+
+def test_importance_compares_searched_trials_at_their_first_rung_only(study, space):
+    train_in_full(study, study.add_baseline(PLAIN, 0), 0.7)
+    train(study, propose(study, space), 0.6, 0.9, outcome=Outcome.PRUNED)
+    train(study, propose(study, space), outcome=Outcome.DIVERGED)
+    assert [trial.value for trial in figures.early_study(study, RUNGS).trials] == [0.6]
+
+
+def test_the_parameter_that_decides_alone_leads_the_importances_and_passes_the_line_of_chance(study, space):
+    for _ in range(20):
+        trial = propose(study, space)
+        train(study, trial, 0.7 - 0.1 * abs(math.log10(trial.flat["lr"]) + 3), outcome=Outcome.PRUNED)
+    bars = figures.importances(figures.early_study(study, RUNGS)).data[0]
+    assert bars.y[0] == "lr"
+    assert bars.marker.color[0] != bars.marker.color[1]
+
+
+def test_equal_values_have_no_importances(study, space):
+    for _ in range(10):
+        train(study, propose(study, space), 0.6, outcome=Outcome.PRUNED)
+    assert figures.importances(figures.early_study(study, RUNGS)) is None
+
+
+def test_epochs_that_pruned_trials_were_spared_count_as_saved(study, space):
+    train_in_full(study, propose(study, space), 0.8)
+    train(study, propose(study, space), 0.5, 0.6, outcome=Outcome.PRUNED)
+    train(study, propose(study, space), 0.5, outcome=Outcome.DIVERGED)
+    said = Page(study)["pruning"]
+    assert "13 epochs were trained." in said
+    assert "made them 21, and would have taken about 8s more" in said
+
+
+def test_the_space_seed_and_commands_to_go_on_are_on_the_page(study):
+    study.note("mlflow", "postgresql://me:secret@server/runs")
+    page = Page(study)
+    assert (study.folder / "space.yaml").read_text().splitlines()[0] in page["reproduce"]
+    assert f"--study {study.name} --resume" in page["reproduce"]
+    assert "mlflow ui --backend-store-uri postgresql://server/runs" in page["reproduce"]
+    assert "secret" not in page.source
+
+
+def test_writing_the_report_leaves_the_study_as_it_was_and_nothing_else_behind(study, space):
+    train_in_full(study, propose(study, space), 0.8)
+    before = {path.name for path in study.folder.iterdir()}
+    journal = (study.folder / "journal.log").read_bytes()
+    write_report(study)
+    assert (study.folder / "journal.log").read_bytes() == journal
+    assert {path.name for path in study.folder.iterdir()} == before | {"report.html"}
+
+
+def test_the_command_takes_a_name_in_studies_or_a_folder(study, monkeypatch, tmp_path, capsys):
+    (tmp_path / "studies").mkdir()
+    study.folder.rename(tmp_path / "studies" / "mine")
+    monkeypatch.chdir(tmp_path)
+    assert main(["mine"]) == DONE
+    assert main(["studies/mine"]) == DONE
+    assert capsys.readouterr().out.split() == ["studies/mine/report.html"] * 2
+
+
+def test_a_study_that_does_not_exist_is_the_users_mistake(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["nowhere"]) == USAGE
+    assert "studies/nowhere: there is no study here" in capsys.readouterr().err
