@@ -112,7 +112,7 @@ def learning_curves(trials: Iterable[Trial], best: Trial | None, rungs: Rungs, m
     for fraction in rungs.fractions:
         note = {"annotation_text": f"{fraction:.0%}", "annotation_position": "bottom right"}
         figure.add_vline(fraction, line={"color": _GREY, "width": 1, "dash": "dot"}, annotation_font_size=11, **note)
-    return figure.update_xaxes(tickformat=".0%", range=[0, 1.02])
+    return figure.update_xaxes(tickformat=".0%", range=[0, 1.02]).update_layout(showlegend=True)
 
 
 def _curve(trial: Trial) -> list[tuple[float, float, str]]:
@@ -129,7 +129,7 @@ def losses(trial: Trial) -> go.Figure:
     }
     for name, (values, color) in curves.items():
         figure.add_scatter(x=epochs, y=values, name=name, mode="lines+markers", line={"color": color}, marker_size=5)
-    return figure
+    return _whole_ticks(figure, len(epochs))
 
 
 def history(trials: Sequence[Trial], best: Trial | None, metric: str, maximize: bool) -> go.Figure:
@@ -154,7 +154,12 @@ def history(trials: Sequence[Trial], best: Trial | None, metric: str, maximize: 
     so_far = list(accumulate(full.values(), max if maximize else min))
     line = {"color": _BLUE, "width": 1.5, "shape": "hv", "dash": "dot"}
     figure.add_scatter(x=list(full), y=so_far, name="best so far", mode="lines", line=line, hoverinfo="skip")
-    return figure
+    return _whole_ticks(figure, len(trials)).update_layout(showlegend=True)
+
+
+def _whole_ticks(figure: go.Figure, count: int) -> go.Figure:
+    """Keep plotly from marking halves on an axis that counts to a small number."""
+    return figure.update_xaxes(dtick=1) if count <= 12 else figure
 
 
 def label_areas(areas: Sequence[tuple[str, float | None, int]]) -> go.Figure:
@@ -206,12 +211,12 @@ def families(trials: Sequence[Trial], rungs: Rungs, metric: str) -> go.Figure:
             hoveron="points",
             hovertemplate="trial %{text}<br>" + metric + " %{y:.4f}<extra></extra>",
         )
-    return figure.update_layout(boxmode="group")
+    return figure.update_layout(boxmode="group", showlegend=True)
 
 
-def early_study(study: Study, rungs: Rungs) -> optuna.Study:
-    """An Optuna study in memory: each searched trial with its objective at its first rung."""
-    reached = {t.number: first_decision(t, rungs) for t in study.trials() if t.flat and not t.baseline}
+def early_study(study: Study, trials: Iterable[Trial], rungs: Rungs) -> optuna.Study:
+    """An Optuna study in memory: of a study's trials, the searched ones with their objective at their first rung."""
+    reached = {trial.number: first_decision(trial, rungs) for trial in trials if not trial.baseline}
     early = optuna.create_study(direction="maximize" if study.maximize else "minimize")
     for frozen in study.optuna_study().get_trials(deepcopy=False):
         if (value := reached.get(frozen.number)) is not None:

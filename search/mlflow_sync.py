@@ -24,17 +24,13 @@ def main(argv: list[str] | None = None) -> int:
     """Synchronise once, or follow a running search until it ends; returns the exit code."""
     parser = argparse.ArgumentParser("python -m search.mlflow_sync", description=__doc__.partition(": ")[2])
     parser.add_argument("study", metavar="STUDY", help="name in studies/, or a study's folder")
-    parser.add_argument(
-        "--follow", action="store_true", help="go on until standard input says so (used by the search)"
-    )
+    parser.add_argument("--follow", action="store_true", help="go on until standard input says so (used by the search)")
     args = parser.parse_args(argv)
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO)
-    folder = Path(args.study) if Path(args.study).is_dir() else Path("studies") / args.study
-
     from search.study import Study, StudyError
 
     try:
-        Study(folder)
+        folder = Study.find(args.study).folder
     except StudyError as mistake:
         print(mistake, file=sys.stderr)
         return USAGE

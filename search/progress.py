@@ -27,7 +27,7 @@ _STYLES = {"running": "green", "waiting": "yellow", "full": "bold", "pruned": "d
 def show_log(level: int = logging.INFO) -> None:
     """Send the program's own messages to the console; called once, by the entry point."""
     if console.is_terminal:
-        handler: logging.Handler = RichHandler(console=console, show_path=False, show_level=False, markup=False)
+        handler: logging.Handler = RichHandler(console=console, show_path=False, show_level=False, log_time_format="%X")
         handler.setFormatter(logging.Formatter("%(message)s"))
     else:
         handler = logging.StreamHandler()

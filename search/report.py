@@ -34,9 +34,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m search.report", description=__doc__.partition(": ")[2])
     parser.add_argument("study", metavar="STUDY", help="name in studies/, or a study's folder")
     args = parser.parse_args(argv)
-    folder = Path(args.study) if Path(args.study).is_dir() else Path("studies") / args.study
     try:
-        study = Study(folder)
+        study = Study.find(args.study)
     except StudyError as mistake:
         print(mistake, file=sys.stderr)
         return USAGE
@@ -79,7 +78,7 @@ class _Report:
         full = [trial for trial in self.trials if trial.outcome is Outcome.FULL]
         self.full = sorted(full, key=lambda trial: (self._cost(trial), trial.number))
         self.best = self.full[0] if self.full else None
-        self.early = figures.early_study(study, self.rungs)
+        self.early = figures.early_study(study, self.trials, self.rungs)
 
     def content(self) -> dict[str, Any]:
         """Everything the template asks for."""
@@ -128,18 +127,24 @@ class _Report:
         chosen = f"this value is the best of {len(self.full)} on the films it was chosen by, and is optimistic"
         said.append(f"{sealed}: {chosen}." if self.full[1:] else f"{sealed}.")
         if pending := sum(trial.outcome is Outcome.OPEN for trial in self.trials):
-            said.append(f"Not ended: {pending} {_plural(pending, 'trial')}. The search is running, or can be resumed.")
+            said.append(
+                f"Not ended: {pending} of {len(self.everything)} trials. The search is running, or can be resumed."
+            )
         return said
 
     def _nothing_found(self) -> list[str]:
         said = ["No trial has been trained in full, so there is no winner."]
         if started := [trial for trial in self.trials if trial.epochs]:
-            furthest = max(started, key=lambda trial: trial.epochs[-1].epoch / trial.schedule)
+            furthest = max(started, key=lambda trial: (trial.epochs[-1].epoch / trial.schedule, -self._cost(trial)))
             value = f"validation {self.metric} {furthest.epochs[-1].value:.4f}"
             said.append(f"Furthest is trial {title(furthest)}: {progress(furthest)} epochs, {value}.")
-        budget = self.header.budget.time
-        more = f" --time {format_duration(2 * budget).replace(' ', '')}" if budget else ""
-        return [*said, f"Let it go on with more time: {self._resume}{more}"]
+        budget = self.header.budget
+        more = ""
+        if budget.time:
+            more = f" --time {format_duration(2 * budget.time).replace(' ', '')}"
+        elif all(trial.outcome is not Outcome.OPEN for trial in self.everything):
+            more = f" --trials {2 * budget.trials}"
+        return [*said, f"To go on: {self._resume}{more}"]
 
     def _rivals(self) -> list[str]:
         """Who comes next, and how searched trials and baselines compare."""
@@ -185,7 +190,7 @@ class _Report:
 
     def _leaderboard(self) -> list[_Row]:
         """Full trials by their objective, then the others by the rungs they reached and the objective there."""
-        others = [trial for trial in self.everything if trial not in self.full]
+        others = [trial for trial in self.everything if trial.outcome is not Outcome.FULL]
         others.sort(key=lambda trial: (-self._rungs_reached(trial), self._cost(trial), trial.number))
         return [_row(trial) for trial in (*self.full, *others)]
 
@@ -220,11 +225,12 @@ class _Report:
 
     @property
     def _resume(self) -> str:
-        return f"python -m search.run --study {self.study.name} --resume"
+        # By its folder: a study that a --fresh search set aside has kept its name, not its place.
+        return f"python -m search.run --study {self.study.folder.resolve().name} --resume"
 
     def _commands(self) -> list[tuple[str, str]]:
         """What to type, in the folder that holds `studies/`, to go on, repeat or look closer."""
-        folder = shlex.quote(str(self.study.folder))
+        folder = shlex.quote(str(self.study.folder.resolve()))
         again = f"--data {shlex.quote(self.facts['data'])} --seed {self.facts['seed']} --study {self.study.name}-again"
         # A page that is passed on must not hold the password of a database.
         uri = re.sub(r"//[^/@]+@", "//", self.facts["mlflow"])
@@ -245,10 +251,6 @@ def _row(trial: Trial) -> _Row:
 
 def _date(seconds: float) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
-
-
-def _plural(count: int, noun: str) -> str:
-    return noun if count == 1 else f"{noun}s"
 
 
 if __name__ == "__main__":

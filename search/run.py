@@ -13,9 +13,6 @@ from search.exit_codes import DONE, NO_VALID_TRIAL, PREFLIGHT, STOPPED, USAGE
 if TYPE_CHECKING:
     from search.session import Request, Result
 
-STUDIES = Path("studies")
-"""Folder of all studies, in the folder where the command is given."""
-
 
 def main(argv: list[str] | None = None) -> int:
     """Run a search; returns the exit code."""
@@ -25,11 +22,14 @@ def main(argv: list[str] | None = None) -> int:
     from search.preflight import PreflightError, parse_data_name
     from search.progress import show_log
     from search.space import load_space
-    from search.study import StudyError
+    from search.study import STUDIES, StudyError
 
     show_log()
+    path = args.space or STUDIES / args.study / "space.yaml"
+    if not args.space and not path.exists():
+        return _refuse(f"{path.parent}: there is no study to resume; start one with --space FILE", USAGE)
     try:
-        space = load_space(args.space or STUDIES / args.study / "space.yaml", _overrides(args))
+        space = load_space(path, _overrides(args))
         if args.dry_run:
             from search.dry_run import dry_run
 
@@ -122,6 +122,7 @@ def default_concurrent(args: argparse.Namespace) -> int:
 def _request(args: argparse.Namespace, name: str) -> "Request":
     from search.preflight import check_gpu
     from search.session import Request
+    from search.study import STUDIES
 
     fitting = default_concurrent(args)
     if not args.address:

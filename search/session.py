@@ -72,13 +72,15 @@ def run_session(space: Space, request: Request) -> Result:
         legs = Legs(study, space, facts["seed"], facts.get("seconds_used", 0.0))
         with _mlflow_writer(study.folder) as writer, _drain_on_signal(legs):
             _search(legs, prepared, request)
-            if legs.stopping in (None, "time"):
+            why = legs.stopping
+            if why in (None, "time"):
                 legs.close()
             study.note("seconds_used", legs.elapsed)
             from search.report import write_report  # seconds to import: not before a search has run
 
+            log.info("writing the report and the rest of MLflow")
             report = write_report(study)
-            study.note("ended", {"at": time.time(), "why": legs.stopping or "budget"})
+            study.note("ended", {"at": time.time(), "why": why or "budget"})
             _finish_writer(writer)
     return Result(
         study=study,
@@ -88,7 +90,7 @@ def run_session(space: Space, request: Request) -> Result:
         seconds=time.monotonic() - started,
         report=report,
         mlflow=facts["mlflow"],
-        stopped=legs.stopping if legs.stopping in signal.Signals.__members__ else None,
+        stopped=why if why in signal.Signals.__members__ else None,
         mistake=legs.mistake,
     )
 

@@ -161,7 +161,7 @@ class Space:
 
     def save(self, folder: Path) -> None:
         """Write the resolved space, with what the command line set, and its recipes beside it."""
-        (folder / "recipes").mkdir()
+        (folder / "recipes").mkdir(exist_ok=True)
         for baseline in self.baselines:
             _dump(baseline.tree, folder / "recipes" / f"{baseline.name}.yaml")
         names = [f"recipes/{baseline.name}.yaml" for baseline in self.baselines]
@@ -172,8 +172,10 @@ def _dump(tree: dict[str, Any], path: Path) -> None:
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = None
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
-    with path.open("w", encoding="utf-8") as file:
+    partial = path.with_suffix(".partial")
+    with partial.open("w", encoding="utf-8") as file:
         yaml.dump(tree, file)
+    partial.replace(path)
 
 
 def load_space(path: Path, overrides: list[str] | None = None) -> Space:

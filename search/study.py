@@ -29,6 +29,10 @@ log = logging.getLogger(__name__)
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
+STUDIES = Path("studies")
+"""Folder of all studies, in the folder where a command is given."""
+
+
 class StudyError(Exception):
     """A study cannot be opened or made; the message says what to do."""
 
@@ -100,7 +104,7 @@ class Study:
         self.folder = folder
         journal = folder / "journal.log"
         if not create and not journal.exists():
-            raise StudyError(f"{folder}: there is no study here; start one without --resume")
+            raise StudyError(f"{folder}: there is no study here")
         backend = JournalFileBackend(str(journal), lock_obj=_FlockLock(folder / "journal.lock"))
         self._storage = JournalStorage(backend)
         if create:
@@ -132,6 +136,11 @@ class Study:
         partial.rename(folder)
         return cls(folder)
 
+    @classmethod
+    def find(cls, name: str) -> "Study":
+        """Open a study by its name in `studies/` or by its folder. Raises StudyError if there is none."""
+        return cls(Path(name) if Path(name).is_dir() else STUDIES / name)
+
     @staticmethod
     @contextmanager
     def lock(folder: Path) -> Iterator[None]:
@@ -158,6 +167,7 @@ class Study:
                 f"change. Leave --space out to go on as before, or start another study with --study NAME"
             )
         old, new = before.get("budget", {}), now.get("budget", {})
+        space.save(self.folder)
         self.note("space", {**before, "budget": new})
         return [(f"budget.{k}", old.get(k), new.get(k)) for k in {**old, **new} if old.get(k) != new.get(k)]
 

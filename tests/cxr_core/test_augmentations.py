@@ -57,7 +57,9 @@ def test_films_keep_their_shape_and_type(name: str) -> None:
 
 @every_augmentation
 def test_the_same_generator_gives_the_same_films(name: str) -> None:
-    assert augmentations.call(Chosen(name), noise(), seeded()).equal(augmentations.call(Chosen(name), noise(), seeded()))
+    assert augmentations.call(Chosen(name), noise(), seeded()).equal(
+        augmentations.call(Chosen(name), noise(), seeded())
+    )
 
 
 @every_augmentation

@@ -39,7 +39,9 @@ def imported(module: str) -> set[str]:
 def loaded() -> set[str]:
     """Top-level modules that a process has loaded after importing the core."""
     command = "import cxr_core.train, cxr_core.data, cxr_core.evaluate, sys; print(*sys.modules)"
-    answer = subprocess.run([sys.executable, "-c", command], cwd=CORE.parent, capture_output=True, text=True, check=True)
+    answer = subprocess.run(
+        [sys.executable, "-c", command], cwd=CORE.parent, capture_output=True, text=True, check=True
+    )
     return {name.partition(".")[0] for name in answer.stdout.split()}
 
 

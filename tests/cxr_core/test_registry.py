@@ -111,7 +111,7 @@ def test_a_complaint_says_what_is_allowed_and_what_was_given(
 
 
 def test_a_name_cannot_be_registered_twice(filters: Registry) -> None:
-    with pytest.raises(ValueError, match="^filter 'soften' is registered twice$"):
+    with pytest.raises(ValueError, match=r"^filter 'soften' is registered twice$"):
         filters.register("soften")(lambda films: films)
     assert filters["soften"].function is soften
 

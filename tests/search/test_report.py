@@ -11,7 +11,7 @@ from search.exit_codes import DONE, USAGE
 from search.report import main, write_report
 from search.rungs import Rungs
 from search.space import Baseline
-from search.study import Outcome
+from search.study import Outcome, Study
 from tests.search.conftest import SPACE, epoch_record
 
 RUNGS = Rungs((0.1, 0.5), 3, maximize=True)
@@ -197,6 +197,7 @@ def test_a_study_in_which_nothing_worked_has_a_page(study, space, outcome):
     page = Page(study)
     assert page.column("outcome") == [f"{outcome}: it broke"]
     assert "No trial has finished an epoch." in page["curves"]
+    assert f"--study {study.name} --resume --trials 24" in page.first_screen
 
 
 def test_a_study_without_any_trial_has_a_page(study):
@@ -239,14 +240,14 @@ def test_importance_compares_searched_trials_at_their_first_rung_only(study, spa
     train_in_full(study, study.add_baseline(PLAIN, 0), 0.7)
     train(study, propose(study, space), 0.6, 0.9, outcome=Outcome.PRUNED)
     train(study, propose(study, space), outcome=Outcome.DIVERGED)
-    assert [trial.value for trial in figures.early_study(study, RUNGS).trials] == [0.6]
+    assert [trial.value for trial in figures.early_study(study, study.trials(), RUNGS).trials] == [0.6]
 
 
 def test_the_parameter_that_decides_alone_leads_the_importances_and_passes_the_line_of_chance(study, space):
     for _ in range(20):
         trial = propose(study, space)
         train(study, trial, 0.7 - 0.1 * abs(math.log10(trial.flat["lr"]) + 3), outcome=Outcome.PRUNED)
-    bars = figures.importances(figures.early_study(study, RUNGS)).data[0]
+    bars = figures.importances(figures.early_study(study, study.trials(), RUNGS)).data[0]
     assert bars.y[0] == "lr"
     assert bars.marker.color[0] != bars.marker.color[1]
 
@@ -254,7 +255,7 @@ def test_the_parameter_that_decides_alone_leads_the_importances_and_passes_the_l
 def test_equal_values_have_no_importances(study, space):
     for _ in range(10):
         train(study, propose(study, space), 0.6, outcome=Outcome.PRUNED)
-    assert figures.importances(figures.early_study(study, RUNGS)) is None
+    assert figures.importances(figures.early_study(study, study.trials(), RUNGS)) is None
 
 
 def test_epochs_that_pruned_trials_were_spared_count_as_saved(study, space):
@@ -273,6 +274,12 @@ def test_the_space_seed_and_commands_to_go_on_are_on_the_page(study):
     assert f"--study {study.name} --resume" in page["reproduce"]
     assert "mlflow ui --backend-store-uri postgresql://server/runs" in page["reproduce"]
     assert "secret" not in page.source
+
+
+def test_a_study_that_was_set_aside_is_resumed_in_its_new_folder(study):
+    aside = study.folder.with_name("study.20260101-120000")
+    study.folder.rename(aside)
+    assert "--study study.20260101-120000 --resume" in Page(Study(aside))["reproduce"]
 
 
 def test_writing_the_report_leaves_the_study_as_it_was_and_nothing_else_behind(study, space):

@@ -41,7 +41,7 @@ def test_a_network_that_does_not_fit_its_films_is_infeasible_with_torchs_reason(
         return nn.Sequential(nn.Flatten(), nn.Linear(32 * 32, outputs))
 
     assert measure_model(Chosen("for_32_px"), 32, 2, 0.0).parameters == 1024 * 2 + 2
-    with pytest.raises(Infeasible, match="^for_32_px does not fit 28 px films: .*1024"):
+    with pytest.raises(Infeasible, match=r"^for_32_px does not fit 28 px films: .*1024"):
         measure_model(Chosen("for_32_px"), 28, 2, 0.0)
 
 
