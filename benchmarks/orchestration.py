@@ -281,6 +281,8 @@ def parse() -> argparse.Namespace:
     args = parser.parse_args()
     args.concurrent = args.concurrent or len(os.sched_getaffinity(0))
     args.naive_trials = args.naive_trials or args.trials
+    if min(args.trials, args.naive_trials) <= args.concurrent:
+        parser.error("a gap between trials needs more trials than run at once")
     return args
 
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 Array = NDArray[np.floating]
 
@@ -20,7 +19,9 @@ def auroc(targets: Array, scores: Array) -> float:
     negatives = len(targets) - positives
     if not positives or not negatives:
         return float("nan")
-    above = rankdata(scores)[targets == 1].sum() - positives * (positives + 1) / 2
+    _, place, tied = np.unique(scores, return_inverse=True, return_counts=True)
+    rank = (np.cumsum(tied) - (tied - 1) / 2)[place]  # of equal scores, each has their mean rank
+    above = rank[targets == 1].sum() - positives * (positives + 1) / 2
     return float(above / (positives * negatives))
 
 

@@ -8,3 +8,5 @@ PREFLIGHT = 3
 NO_VALID_TRIAL = 4
 STOPPED = 5
 """Ended early by a signal; the study can be resumed."""
+KILLED = 130
+"""Ended by SIGINT before the search began, or by a second signal (143 for SIGTERM)."""

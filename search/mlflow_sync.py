@@ -60,7 +60,7 @@ def synchronise(folder: Path) -> int:
 
 def follow(folder: Path) -> int:
     """Keep MLflow up to date while a search runs, until it says `done`. A failing server is asked again and again."""
-    os.nice(10)
+    os.nice(19)  # training comes first
     view = None
     pause = _EVERY
     while (word := _word(pause)) is None:

@@ -4,8 +4,8 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,11 +127,10 @@ class _Heartbeat(_Stateless, tune.Callback):
 
 
 def run_legs(legs: Legs, workplace: Workplace, resources: Resources, beat: Callable[[], None]) -> None:
-    """Run a search to its end on this machine, or on the cluster at `resources.address`.
+    """Run a search to its end, on the Ray that `start_ray` started or found.
 
     beat is called after each step of Tune's loop, several times a second; it must return at once.
     """
-    start_ray(resources)
     searcher = _LegSearcher(legs, workplace)
     trainable = tune.with_resources(LegTrainable, {"cpu": resources.cpus, "gpu": resources.gpus})
     own_folder = Path(workplace.folder) / "ray"
@@ -156,15 +155,19 @@ def run_legs(legs: Legs, workplace: Workplace, resources: Resources, beat: Calla
                 ),
             ).fit()
     finally:
-        ray.shutdown()
         shutil.rmtree(own_folder, ignore_errors=True)  # nothing in it is needed: the study is the truth
 
 
-def start_ray(resources: Resources) -> None:
-    """Connect to a cluster, or start Ray on this machine with as many cores as the legs need."""
+@contextmanager
+def start_ray(resources: Resources) -> Iterator[None]:
+    """Connect to a cluster, or start Ray on this machine with as many cores as the legs need; end it at the end."""
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "include_dashboard": False}
     if resources.address:
         ray.init(address=resources.address, log_to_driver=False, logging_level=logging.ERROR)
     else:
         cores = max(len(os.sched_getaffinity(0)), int(resources.concurrent * resources.cpus))
         ray.init(num_cpus=cores, object_store_memory=_OBJECT_STORE, **quiet)
+    try:
+        yield
+    finally:
+        ray.shutdown()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search.durations import format_duration, parse_duration
-from search.exit_codes import DONE, NO_VALID_TRIAL, PREFLIGHT, STOPPED, USAGE
+from search.exit_codes import DONE, KILLED, NO_VALID_TRIAL, PREFLIGHT, STOPPED, USAGE
 
 if TYPE_CHECKING:
     from search.session import Request, Result
@@ -42,6 +42,8 @@ def main(argv: list[str] | None = None) -> int:
         return _refuse(str(mistake), USAGE)
     except PreflightError as fault:
         return _refuse(str(fault), PREFLIGHT)
+    except KeyboardInterrupt:
+        return _refuse("interrupted before the search began; nothing was started", KILLED)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

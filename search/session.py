@@ -7,6 +7,7 @@ import platform
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from types import FrameType
 from typing import Any
 
 from cxr_core.data import DataName
+from cxr_core.models import measure_model
+from cxr_core.registry import Chosen
 from search.legs import Legs
 from search.mlflow_view import default_uri
 from search.preflight import PreflightError, PreparedData, check_disk, check_server, parse_data_name, prepare_data
@@ -70,7 +73,7 @@ def run_session(space: Space, request: Request) -> Result:
         study, prepared = _resume(space, request) if request.resume else _create(space, request)
         facts = study.facts
         legs = Legs(study, space, facts["seed"], facts.get("seconds_used", 0.0))
-        with _mlflow_writer(study.folder) as writer, _drain_on_signal(legs):
+        with _mlflow_writer(study.folder) as writer:
             _search(legs, prepared, request)
             why = legs.stopping
             if why in (None, "time"):
@@ -96,7 +99,7 @@ def run_session(space: Space, request: Request) -> Result:
 
 
 def _search(legs: Legs, prepared: PreparedData, request: Request) -> None:
-    from search.ray_legs import Resources, run_legs  # Ray is imported only when a search starts
+    from search.ray_legs import Resources, run_legs, start_ray  # Ray is imported only when a search starts
     from search.worker import Workplace
 
     workplace = Workplace(
@@ -107,8 +110,12 @@ def _search(legs: Legs, prepared: PreparedData, request: Request) -> None:
         threads=max(1, int(request.cpus)),
         device="cuda" if request.gpus else "cpu",
     )
+    # The first look at a network imports seconds' worth of torch; it might as well do so while Ray starts.
+    threading.Thread(target=measure_model, args=(Chosen("small_cnn"), 32, 1, 0.0), daemon=True).start()
     noted = time.monotonic()
-    with Progress(legs, request.concurrent) as progress:
+    resources = Resources(request.concurrent, request.cpus, request.gpus, request.address)
+    # Ray has a SIGTERM handler of its own: ours comes after it.
+    with start_ray(resources), _drain_on_signal(legs), Progress(legs, request.concurrent) as progress:
 
         def beat() -> None:
             nonlocal noted
@@ -117,7 +124,7 @@ def _search(legs: Legs, prepared: PreparedData, request: Request) -> None:
                 noted = time.monotonic()
                 legs.study.note("seconds_used", legs.elapsed)
 
-        run_legs(legs, workplace, Resources(request.concurrent, request.cpus, request.gpus, request.address), beat)
+        run_legs(legs, workplace, resources, beat)
 
 
 def _create(space: Space, request: Request) -> tuple[Study, PreparedData]:

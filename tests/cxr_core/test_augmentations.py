@@ -144,6 +144,19 @@ def test_affine_keeps_distances_when_it_turns_and_mirrors() -> None:
     np.testing.assert_allclose(np.hypot(*(ends[0] - ends[1]).T), 20, atol=0.35)
 
 
+def test_affine_keeps_the_shape_of_what_it_turns_scales_and_mirrors() -> None:
+    """A right angle with equal arms stays one: no film is sheared or stretched in one direction."""
+    options = STILL | {"rotation": 40.0, "scale": 0.3}
+    corner, up, right = (
+        centres(affine(dots(200, place), seeded(), **options, horizontal_flip=True))
+        for place in ((0, 0), (-16, 0), (0, 16))
+    )
+    first, second = up - corner, right - corner
+    lengths = np.linalg.norm(first, axis=1), np.linalg.norm(second, axis=1)
+    np.testing.assert_allclose(lengths[0], lengths[1], atol=0.5)
+    np.testing.assert_allclose((first * second).sum(axis=1) / lengths[0] / lengths[1], 0, atol=0.03)
+
+
 def test_affine_draws_for_each_film_alone() -> None:
     moved = affine(dots(20, (-16, 0)), seeded())
     assert len(np.unique(centres(moved).round(3), axis=0)) == 20

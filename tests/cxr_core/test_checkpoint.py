@@ -67,10 +67,21 @@ def test_a_loaded_network_is_ready_to_predict(path: Path) -> None:
     assert not load_checkpoint(path).build().training
 
 
-def test_a_file_is_read_without_running_what_is_in_it(tmp_path: Path, configure: Configure) -> None:
-    torch.save({"format": 1, "weights": Path.touch}, tmp_path / "a.pt")
+class Intruder:
+    """What it is pickled as makes a file when it is unpickled."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.path,)
+
+
+def test_a_file_is_read_without_running_what_is_in_it(tmp_path: Path) -> None:
+    torch.save({"format": 1, "weights": Intruder(tmp_path / "trace")}, tmp_path / "a.pt")
     with pytest.raises(CheckpointError, match=re.escape(str(tmp_path / "a.pt"))):
         load_checkpoint(tmp_path / "a.pt")
+    assert not (tmp_path / "trace").exists()
 
 
 # Strict

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from cxr_core.config import SEARCHABLE
 from cxr_core.registry import Chosen
 from cxr_core.samplers import oversample, samplers, uniform
 
@@ -77,6 +78,14 @@ def test_a_batch_is_never_larger_than_asked_for(name: str, films: int, batch_siz
     lengths = list(map(len, draw(name, labels("all labelled", films), batch_size)))
     assert max(lengths) <= batch_size
     assert len(lengths) == math.ceil(films / batch_size)
+
+
+@every_sampler
+def test_no_batch_that_may_be_asked_for_is_too_small_for_batch_norm(name: str) -> None:
+    """Two films: of one, a network whose last grid is a single pixel has no variance."""
+    smallest = int(SEARCHABLE["batch_size"].range.low)
+    lengths = [len(batch) for films in range(2, 60) for batch in draw(name, labels("one finding", films), smallest)]
+    assert min(lengths) >= 2
 
 
 @every_sampler

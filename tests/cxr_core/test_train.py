@@ -13,7 +13,7 @@ import torch
 from cxr_core.augmentations import augmentations
 from cxr_core.batches import Batches
 from cxr_core.checkpoint import load_checkpoint
-from cxr_core.config import SEARCHABLE, TrainConfig
+from cxr_core.config import SEARCHABLE, Task, TrainConfig
 from cxr_core.data import DataName, TrainingData, build_cache, split_by_patient
 from cxr_core.evaluate import predict, score
 from cxr_core.models import Infeasible
@@ -254,7 +254,7 @@ def test_a_small_net_learns_pneumonia_in_two_epochs(real_data: Path, configure: 
     seen = split[split["split"] != "test"]
     films = TrainingData.open(build_cache(source, seen, 28), seen, source.labels)
     config = configure(model=Chosen("small_cnn", {"width": 16}), epochs=2, batch_size=64)
-    *_, last = train(config, films)
+    *_, last = train(replace(config, task=Task("binary", source.labels)), films)
     assert last.validation.auroc["Pneumonia"] > 0.95
 
 
@@ -284,6 +284,18 @@ def test_weights_that_break_in_the_last_step_are_found_by_the_validation(
 
 
 def test_a_network_that_cannot_work_is_infeasible_before_any_training(configure: Configure, data: TrainingData) -> None:
-    config = TrainConfig(task=configure().task, image_size=8, model=Chosen("small_cnn"))
+    tiny = [replace(films, images=films.images[:, :8, :8]) for films in (data.train, data.val)]
+    config = replace(configure(), image_size=8)
     with pytest.raises(Infeasible, match="16 px or more, not 8"):
-        Training(config, data)
+        Training(config, TrainingData(*tiny, data.labels))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"task": Task("multilabel", ("Nodule", "Mass"))}, {"task": Task("binary", ("Mass",))}, {"image_size": 64}],
+    ids=["order of labels", "labels", "image size"],
+)
+def test_a_configuration_of_other_films_is_refused(changes: dict, configure: Configure, data: TrainingData) -> None:
+    """Its checkpoint would name the wrong findings, or the wrong preprocessing."""
+    with pytest.raises(ValueError, match="configuration"):
+        Training(replace(configure(), **changes), data)

@@ -189,6 +189,13 @@ def test_a_damaged_png_is_unreadable_and_not_fatal(nih_folder: Path, root: Path,
     assert len(open_cache(build_cache(source, source.films, 8, root))[0]) == 16
 
 
+def test_a_film_that_has_vanished_since_its_table_was_read_is_unreadable(nih_folder: Path, root: Path) -> None:
+    source = Nih(str(nih_folder))
+    Path(nih_folder / "images_001" / "images" / source.films["image"][3]).unlink()
+    with pytest.raises(DataError, match=r"^1 of 16 films cannot be read; the first is 00000002_001\.png: FileNotFound"):
+        build_cache(source, source.films, 8, root)
+
+
 # Whole or not at all
 
 
@@ -281,6 +288,16 @@ def test_reducing_an_oblong_film_squashes_it() -> None:
     film = np.random.default_rng(0).integers(0, 256, (96, 64), dtype=np.uint8)
     blocks = film.reshape(32, 3, 32, 2).mean(axis=(1, 3))
     np.testing.assert_allclose(resize(film, 32), blocks, atol=ROUNDING)
+
+
+@pytest.mark.parametrize(("side", "size"), [(256, 224), (256, 96), (1024, 224)])
+def test_reducing_by_a_broken_factor_keeps_smooth_films_smooth(side: int, size: int) -> None:
+    """A wave of 16 px of the smaller film, against the exact mean over each of its pixels."""
+    fine = np.arange(side * size) / size  # places on the film, `size` to a pixel, so that `side` make one of the result
+    wave = np.round(127 + 100 * np.sin(np.arange(side) * 2 * np.pi * size / side / 16))
+    exact = wave[fine.astype(int)].reshape(size, side).mean(axis=1)
+    reduced = resize(np.tile(wave.astype(np.uint8), (side, 1)), size)
+    np.testing.assert_allclose(reduced, np.tile(exact, (size, 1)), atol=4)
 
 
 def test_enlarging_is_bilinear() -> None:
