@@ -1,7 +1,6 @@
 """Checkpoints that can be used alone: weights with the configuration, labels and preprocessing they belong to."""
 
 import os
-import pickle
 import platform
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +34,10 @@ class Checkpoint:
         """The network with the saved weights, in evaluation mode."""
         labels = self.config.task.labels
         model = build_model(self.config.model, self.config.image_size, len(labels), self.config.dropout)
-        model.load_state_dict(self.weights, strict=True)
+        try:
+            model.load_state_dict(self.weights, strict=True)
+        except RuntimeError as fault:
+            raise CheckpointError(f"{self.path}: does not fit its network ({' '.join(str(fault).split())})") from None
         return model.eval()
 
     def progress_of(self, config: TrainConfig) -> dict[str, Any]:
@@ -87,18 +89,20 @@ def load_checkpoint(path: Path) -> Checkpoint:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such checkpoint") from None
-    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as fault:
-        raise CheckpointError(f"{path}: the checkpoint is damaged ({str(fault).splitlines()[0]})") from None
+    except Exception as fault:  # a damaged pickle may raise anything, also without a message
+        reason = next(iter(str(fault).splitlines()), type(fault).__name__)
+        raise CheckpointError(f"{path}: the checkpoint is damaged ({reason})") from None
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise CheckpointError(f"{path}: not a checkpoint of this program, or of another version of it")
+    try:
+        return _read(path, content)
+    except (KeyError, TypeError) as fault:
+        raise CheckpointError(f"{path}: the checkpoint is damaged ({fault} is missing or wrong)") from None
+
+
+def _read(path: Path, content: dict[str, Any]) -> Checkpoint:
     task = Task(content["task"]["kind"], tuple(content["task"]["labels"]))
     prepared = content["preprocessing"]
     config = TrainConfig.from_flat(content["config"], task, prepared["image_size"], content["seed"])
-    return Checkpoint(
-        path,
-        config,
-        (prepared["mean"], prepared["std"]),
-        content["weights"],
-        content["progress"],
-        content["versions"],
-    )
+    moments = prepared["mean"], prepared["std"]
+    return Checkpoint(path, config, moments, content["weights"], content["progress"], content["versions"])

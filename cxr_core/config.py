@@ -40,7 +40,7 @@ class TrainConfig:
     optimizer: Annotated[Chosen, optimizers] = Chosen("adamw")
     augment: Annotated[Chosen, augmentations] = Chosen("affine")
     epochs: Annotated[int, Range(1, 10_000)] = 20
-    batch_size: Annotated[int, Range(2, 4096)] = 64
+    batch_size: Annotated[int, Range(3, 4096)] = 64
     lr: Annotated[float, Range(1e-8, 10)] = 1e-3
     dropout: Annotated[float, Range(0, 0.95)] = 0.0
     ema: Annotated[float, Range(0, 0.99999)] = 0.0

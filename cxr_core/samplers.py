@@ -38,7 +38,7 @@ def oversample(
     A film is drawn in proportion to max over its findings of sqrt(threshold / prevalence), at least 1. An epoch has
     as many draws as there are films, so that epochs of different samplers cost the same.
     """
-    prevalence = np.nanmean(targets, axis=0)
-    factor = np.sqrt(threshold / np.maximum(prevalence, 1 / len(targets)))
+    positives, labelled = (targets == 1).sum(axis=0), (~np.isnan(targets)).sum(axis=0)
+    factor = np.sqrt(threshold * labelled / np.maximum(positives, 1))
     weight = np.maximum(1.0, np.where(targets == 1, factor, 0.0).max(axis=1))
     return _batches(rng.choice(len(targets), size=len(targets), p=weight / weight.sum()), batch_size)

@@ -52,7 +52,12 @@ class Training:
     """
 
     def __init__(self, config: TrainConfig, data: TrainingData, device: torch.device | str = "cpu"):
-        """Raises Infeasible if the network cannot be built for the films."""
+        """Raises Infeasible if the network cannot be built for the films, ValueError if the films are other ones."""
+        if (config.task.labels, config.image_size) != (data.labels, data.image_size):
+            raise ValueError(
+                f"the configuration is for {', '.join(config.task.labels)} at {config.image_size} px, "
+                f"the films for {', '.join(data.labels)} at {data.image_size} px"
+            )
         self.config, self.data, self.device = config, data, torch.device(device)
         torch.manual_seed(_seed(config, 0))
         model = build_model(config.model, config.image_size, len(data.labels), config.dropout)

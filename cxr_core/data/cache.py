@@ -53,7 +53,7 @@ def open_cache(folder: Path) -> tuple[np.ndarray, pd.DataFrame]:
     try:
         images = np.load(folder / "images.npy", mmap_mode="r")
         manifest = pd.read_parquet(folder / "manifest.parquet")
-    except (OSError, ValueError) as fault:
+    except Exception as fault:  # what numpy and pyarrow raise on damaged headers is not documented
         raise DataError(f"{folder}: the film cache is damaged ({fault}); delete the folder, it is made anew") from None
     if len(images) != len(manifest):
         raise DataError(f"{folder}: {len(images)} films but {len(manifest)} rows; delete the folder, it is made anew")
@@ -61,11 +61,18 @@ def open_cache(folder: Path) -> tuple[np.ndarray, pd.DataFrame]:
 
 
 def _key(source: Source, films: pd.DataFrame, image_size: int) -> str:
-    digest = hashlib.sha256(f"{source.kind} {image_size} squash".encode())
+    digest = hashlib.sha256(f"{source.kind} {image_size} squash {list(films.columns)}".encode())
     for image in films["image"]:
-        digest.update(f"{image} {source.stamp(image)}\n".encode())
+        digest.update(f"{image} {_stamp(source, image)}\n".encode())
     digest.update(pd.util.hash_pandas_object(films.drop(columns="split"), index=False).to_numpy().tobytes())
     return f"{source.kind}-{image_size}px-{digest.hexdigest()[:16]}"
+
+
+def _stamp(source: Source, image: str) -> str:
+    try:
+        return source.stamp(image)
+    except OSError:  # vanished since the table was read: it will be among the unreadable films
+        return "unreadable"
 
 
 def _write(source: Source, films: pd.DataFrame, image_size: int, folder: Path) -> None:
@@ -87,9 +94,20 @@ def _write(source: Source, films: pd.DataFrame, image_size: int, folder: Path) -
         )
     images.flush()
     if unreadable:
-        np.save(folder / "images.npy", np.load(folder / "images.npy", mmap_mode="r")[: len(kept)].copy())
+        _shorten(folder / "images.npy", len(kept))
     films.iloc[kept].to_parquet(folder / "manifest.parquet", index=False)
     pd.DataFrame(unreadable, columns=["image", "reason"]).to_csv(folder / "unreadable.csv", index=False)
+
+
+def _shorten(path: Path, count: int) -> None:
+    """Keep the first films of a file, which may be larger than the memory."""
+    images, partial = np.load(path, mmap_mode="r"), path.with_suffix(".shorter")
+    shape = (count, *images.shape[1:])
+    shorter = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
+    for start in range(0, count, 1000):
+        shorter[start : start + 1000] = images[start : min(start + 1000, count)]
+    shorter.flush()
+    partial.replace(path)
 
 
 def _read_all(source: Source, images: list[str], image_size: int) -> Iterator[tuple[np.ndarray | None, str]]:
@@ -106,8 +124,10 @@ def _read_one(source: Source, image: str, size: int) -> tuple[np.ndarray | None,
 
 
 def resize(film: np.ndarray, size: int) -> np.ndarray:
-    """Squash a (H, W) uint8 film to (size, size) uint8: area (antialiased) when smaller, bilinear when larger."""
+    """Squash a (H, W) uint8 film to (size, size) uint8: block means at whole factors, else bilinear, antialiased."""
     if film.shape == (size, size):
         return film
-    method = Image.Resampling.BOX if min(film.shape) >= size else Image.Resampling.BILINEAR
+    # At a broken factor PIL's box takes now one row, now two: a jitter of half a pixel.
+    blocks = all(side % size == 0 for side in film.shape)
+    method = Image.Resampling.BOX if blocks else Image.Resampling.BILINEAR
     return np.asarray(Image.fromarray(film).resize((size, size), method, reducing_gap=None))

@@ -2,6 +2,7 @@
 
 import os
 import zipfile
+import zlib
 
 import numpy as np
 import pandas as pd
@@ -55,12 +56,14 @@ def _load(path: str) -> dict[str, np.ndarray]:
         raise DataError(f"{path}: no such file; medmnist: takes the path of a MedMNIST .npz file") from None
     except KeyError as missing:
         raise DataError(f"{path}: array {missing} is missing; is this a MedMNIST .npz file?") from None
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as fault:
+    except (ValueError, TypeError, OSError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as fault:
         raise DataError(f"{path}: cannot be read as a MedMNIST .npz file ({fault})") from None
     for part in _PARTS:
         films, targets = arrays[f"{part}_images"], arrays[f"{part}_labels"]
         if films.ndim != 3 or films.dtype != np.uint8 or targets.shape[:1] != films.shape[:1]:
             raise DataError(f"{path}: {part}_images is {films.dtype}{films.shape}; grey 8-bit films are expected")
+        if targets.ndim != 2 or not np.isin(targets, (0, 1)).all():
+            raise DataError(f"{path}: {part}_labels is not a table of 0 and 1; this is no chest set of MedMNIST")
     return arrays
 
 

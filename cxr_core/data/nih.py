@@ -1,6 +1,7 @@
 """Reader of NIH ChestX-ray14 in its published layout (Wang et al. 2017, arXiv:1705.02315)."""
 
 import os
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from cxr_core.labels import CHESTXRAY14
 
 _TABLES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
 _COLUMNS = {"Image Index", "Finding Labels", "Patient ID", "Patient Age", "Patient Gender", "View Position"}
+_PUBLISHED_SIDE = 1024  # pixels
 _MISSING_SHARE = 0.01
 """Share of films that may be missing on disk before the folder is taken for an incomplete download."""
 
@@ -36,15 +38,22 @@ class Nih(Source):
                 f"(the first is {table.loc[~on_disk, 'image'].iloc[0]}); finish the download"
             )
         self.films = table[on_disk].reset_index(drop=True)
-        self.boxes = self._boxes()
 
     def _entries(self) -> pd.DataFrame:
         path = next((self.root / name for name in _TABLES if (self.root / name).exists()), None)
         if path is None:
             raise DataError(f"{self.root}: holds neither {' nor '.join(_TABLES)}")
-        entries = pd.read_csv(path).rename(columns={"Patient Sex": "Patient Gender"})  # renamed between releases
+        try:
+            entries = pd.read_csv(path).rename(columns={"Patient Sex": "Patient Gender"})  # renamed between releases
+        except ValueError as fault:  # also pandas' own and those of the encoding
+            raise DataError(f"{path}: cannot be read as a table ({fault})") from None
         if absent := _COLUMNS - set(entries.columns):
             raise DataError(f"{path}: column {sorted(absent)[0]!r} is missing; found: {', '.join(entries.columns)}")
+        for column in ("Image Index", "Patient ID", "Finding Labels"):
+            if (empty := entries[column].isna()).any():
+                raise DataError(f"{path}: line {int(empty.argmax()) + 2}: {column!r} is empty")
+        if (again := entries["Image Index"].duplicated()).any():
+            raise DataError(f"{path}: {entries.loc[again, 'Image Index'].iloc[0]} is listed twice")
         findings = entries["Finding Labels"].str.get_dummies("|")
         if unknown := set(findings.columns) - {*self.labels, "No Finding"}:
             raise DataError(f"{path}: unknown finding {sorted(unknown)[0]!r} in column 'Finding Labels'")
@@ -72,14 +81,26 @@ class Nih(Source):
             raise DataError(f"{self.root}: {images[split.isna()].iloc[0]} is in neither official list")
         return split
 
-    def _boxes(self) -> pd.DataFrame | None:
+    @cached_property
+    def boxes(self) -> pd.DataFrame | None:  # type: ignore[override]  # it opens a film for each box
         path = self.root / "BBox_List_2017.csv"
         if not path.exists():
             return None
         rows = pd.read_csv(path).iloc[:, :6]
         rows.columns = pd.Index(["image", "label", "x", "y", "width", "height"])
         rows["label"] = rows["label"].replace("Infiltrate", "Infiltration")
+        # In pixels of the published films; the films of a copy may be smaller.
+        scale = rows["image"].map(self._width) / _PUBLISHED_SIDE
+        sides = ["x", "y", "width", "height"]
+        rows[sides] = rows[sides].mul(scale, axis=0)
         return rows
+
+    def _width(self, image: str) -> int:
+        try:
+            with Image.open(self._paths[image]) as film:
+                return int(film.width)
+        except (OSError, KeyError):  # unreadable or not there: nobody will look at its boxes
+            return _PUBLISHED_SIDE
 
     def read(self, image: str) -> np.ndarray:
         with Image.open(self._paths[image]) as film:

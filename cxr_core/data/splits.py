@@ -44,6 +44,8 @@ def _validation_patients(
 
 def check_disjoint(films: pd.DataFrame) -> None:
     """Raise DataError, naming the patients, if a patient's films lie in two splits."""
+    if (nobody := films["patient"].isna()).any():
+        raise DataError(f"{films.loc[nobody, 'image'].iloc[0]} has no patient; each film needs one")
     parts = films.groupby("patient")["split"].nunique()
     shared = parts.index[parts > 1]
     if len(shared):
