@@ -24,12 +24,12 @@ from cxr_core.config import Task, TrainConfig
 from cxr_core.data import TrainingData
 from cxr_core.train import Training
 
-_MAX_EPOCHS = 8
+_MAX_EPOCHS = 16
 
 
 def space(trial: optuna.Trial) -> dict[str, Any]:
     """Define-by-run: the parameters of `orchestration.SPACE`."""
-    trial.suggest_int("model.small_cnn.width", 8, 32, step=8)
+    trial.suggest_int("model.small_cnn.width", 16, 64, step=16)
     if trial.suggest_categorical("schedule", ["cosine", "step"]) == "cosine":
         trial.suggest_float("schedule.cosine.warmup", 0.0, 0.2)
     else:
@@ -40,7 +40,7 @@ def space(trial: optuna.Trial) -> dict[str, Any]:
         trial.suggest_float("sampler.oversample.threshold", 0.1, 0.6, log=True)
     trial.suggest_float("dropout", 0.0, 0.6)
     trial.suggest_float("lr", 3e-4, 1e-2, log=True)
-    trial.suggest_int("epochs", 2, _MAX_EPOCHS)
+    trial.suggest_int("epochs", 4, _MAX_EPOCHS)
     return {"model": "small_cnn"}
 
 

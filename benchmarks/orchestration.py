@@ -42,13 +42,13 @@ task: {kind: binary, labels: [Pneumonia]}
 data: {image_size: 28}
 objective: {metric: auroc_macro}
 space:
-  model: {small_cnn: {width: {int: [8, 32], step: 8}}}
+  model: {small_cnn: {width: {int: [16, 64], step: 16}}}
   schedule: {choice: {cosine: {warmup: {float: [0.0, 0.2]}}, step: {gamma: {float: [0.05, 0.5], log: true}}}}
   loss: {choice: {bce: {}, weighted_bce: {cap: {float: [1, 10], log: true}}}}
   sampler: {choice: {uniform: {}, oversample: {threshold: {float: [0.1, 0.6], log: true}}}}
   dropout: {float: [0.0, 0.6]}
   lr: {float: [3e-4, 1e-2], log: true}
-  epochs: {int: [2, 8]}
+  epochs: {int: [4, 16]}
 """
 
 

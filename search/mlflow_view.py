@@ -182,7 +182,7 @@ class MlflowView:
 
 
 def _count(trials: list[Any]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for trial in trials:
-        counts[trial.outcome.value] = counts.get(trial.outcome.value, 0) + 1
-    return counts
+    from search.study import Outcome
+
+    outcomes = [trial.outcome for trial in trials]
+    return {outcome.value: outcomes.count(outcome) for outcome in Outcome}

@@ -139,7 +139,7 @@ class Study:
     @classmethod
     def find(cls, name: str) -> "Study":
         """Open a study by its name in `studies/` or by its folder. Raises StudyError if there is none."""
-        return cls(Path(name) if Path(name).is_dir() else STUDIES / name)
+        return cls(STUDIES / name if (STUDIES / name).is_dir() else Path(name))
 
     @staticmethod
     @contextmanager
@@ -151,8 +151,10 @@ class Study:
             lock.acquire(timeout=0)
         except Timeout:
             raise StudyError(f"{folder}: this study is running in another process") from None
-        with lock:
+        try:
             yield
+        finally:
+            lock.release()
 
     def adopt(self, space: Space) -> list[tuple[str, Any, Any]]:
         """Go on with a space whose budget may differ; returns what changed, as key, old and new value.

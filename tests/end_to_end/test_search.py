@@ -224,9 +224,7 @@ def test_trials_whose_loss_is_not_finite_end_as_diverged_and_are_no_winner(searc
 def test_a_killed_worker_costs_one_leg_only(search):
     process = search.start()
     search.wait_for_epochs(2, process)
-    workers = [
-        p for p in psutil.Process(process.pid).children(recursive=True) if "Trainable" in " ".join(p.cmdline())
-    ]
+    workers = [p for p in psutil.Process(process.pid).children(recursive=True) if "Trainable" in " ".join(p.cmdline())]
     workers[0].kill()
     code, _, err = finish(process)
     assert code == 0, err

@@ -129,6 +129,7 @@ def test_a_finished_study_has_its_space_report_and_winner_as_artifacts(study, ma
     assert [item.path for item in client.list_artifacts(parent.info.run_id, "winner")] == [f"winner/{checkpoint.name}"]
     assert parent.info.status == "FINISHED"
     assert parent.data.tags["cxr.best_trial"] == str(number)
+    assert (parent.data.tags["cxr.trials.full"], parent.data.tags["cxr.trials.open"]) == ("1", "0")
 
 
 def test_a_resumed_study_reopens_its_run(study, make_space, client):
