@@ -139,7 +139,8 @@ class Study:
     @classmethod
     def find(cls, name: str) -> "Study":
         """Open a study by its name in `studies/` or by its folder. Raises StudyError if there is none."""
-        return cls(STUDIES / name if (STUDIES / name).is_dir() else Path(name))
+        inside = STUDIES / name
+        return cls(Path(name) if Path(name).is_dir() and not inside.is_dir() else inside)
 
     @staticmethod
     @contextmanager

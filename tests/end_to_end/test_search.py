@@ -23,7 +23,7 @@ from cxr_core.checkpoint import load_checkpoint
 from cxr_core.data import TrainingData
 from cxr_core.evaluate import predict
 from search.study import Outcome
-from tests.end_to_end.conftest import finish
+from tests.end_to_end.conftest import REPOSITORY, finish
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +79,24 @@ def test_two_legs_run_at_the_same_time(finished):
 def test_mlflow_has_a_run_for_each_trial_with_every_epoch_once(finished, result):
     search, (_, out, _) = finished
     assert_mlflow_agrees(search, result(out)["mlflow"])
+
+
+def test_the_shipped_multilabel_space_searches_real_nih_films(search, real_data, result):
+    space = str(REPOSITORY / "spaces" / "multilabel.yaml")
+    small = ["data.image_size=32", "space.epochs=2", "space.model.choice={small_cnn: {}, resnet18: {}}", "baselines=[]"]
+    command = [sys.executable, "-m", "search.run", "--space", space, "--data", f"nih:{real_data / 'nih_mini'}"]
+    command += ["--study", "quick", "--trials", "3", "--json", *(word for key in small for word in ("--set", key))]
+    code, out, err = finish(search.python(command))
+    assert code == 0, err
+    assert result(out)["trials"]["full"] >= 1
+    assert {"train", "val", "test"} == set(search.study.facts["films"])
+    assert sum(search.study.facts["films"].values()) == 1000
+    assert search.study.facts["films"]["test"] == 153
+    winner = search.study.winner()
+    areas = winner.epochs[-1].auroc
+    defined = [area for area in areas.values() if area is not None]
+    assert len(areas) == 14
+    assert winner.value == pytest.approx(sum(defined) / len(defined))
 
 
 def assert_mlflow_agrees(search, uri):
