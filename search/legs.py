@@ -10,6 +10,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 
 from cxr_core.config import TrainConfig
 from cxr_core.models import Infeasible, measure_model
@@ -115,12 +116,13 @@ class Legs:
             return Pause.WAIT if self.live else Pause.FINISHED
         if self._interrupted:
             return self._leg(self.study.trial(self._interrupted.popleft()))
-        leg = self._promote(self.rungs.candidates(at_least_one=self._last_call()), self.time_left) or self._new()
+        leg = self._promote(lambda: self.rungs.candidates(self._last_call()), self.time_left) or self._new()
         if leg or not self.live:
-            return leg or self._promote(self.rungs.candidates(at_least_one=True), self.time_left) or Pause.FINISHED
+            closing = partial(self.rungs.candidates, at_least_one=True)
+            return leg or self._promote(closing, self.time_left) or Pause.FINISHED
         # Nothing new will come. A slot that would stand idle until the last leg ends trains the best of those waiting.
         rest = max(self._forecast(self.study.trial(number)) for number in self.live)
-        return self._promote(self.rungs.waiting(), min(rest, self.time_left)) or Pause.WAIT
+        return self._promote(self.rungs.waiting, min(rest, self.time_left)) or Pause.WAIT
 
     def _leg(self, trial: Trial) -> Leg:
         self.live.add(trial.number)
@@ -129,12 +131,15 @@ class Legs:
         checkpoint = trial.epochs[-1].checkpoint if trial.epochs else None
         return Leg(trial.number, self.space.config(trial.flat, trial.seed), checkpoint)
 
-    def _promote(self, candidates: list[tuple[int, int]], seconds: float) -> Leg | None:
-        """The first of some waiting trials whose training can be done in the time goes on."""
-        for number, rung in candidates:
+    def _promote(self, candidates: Callable[[], list[tuple[int, int]]], seconds: float) -> Leg | None:
+        """The first of some waiting trials whose training can be done in the time goes on.
+
+        On a short schedule two rungs may lie at one epoch: a promoted trial then waits at the next rung at once, and
+        who may go on is asked again.
+        """
+        while fitting := [(n, rung) for n, rung in candidates() if self._forecast(self.study.trial(n)) <= seconds]:
+            number, rung = fitting[0]
             trial = self.study.trial(number)
-            if self._forecast(trial) > seconds:
-                continue
             self.rungs.promote(number, rung)
             if self._at_rungs(trial, trial.epochs[-1]):
                 return self._leg(trial)

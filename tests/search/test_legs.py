@@ -251,6 +251,15 @@ def test_a_slot_does_not_stand_idle_while_the_last_leg_runs(search):
     assert list(outcomes(legs.study).values()).count(Outcome.FULL) == 2
 
 
+@pytest.mark.parametrize("epochs", [1, 2, 3])
+def test_a_schedule_so_short_that_rungs_fall_together_still_ends_with_a_winner(search, epochs):
+    legs, trainer = search(f"space.epochs={epochs}", "budget.trials=3")
+    trainer.run(legs)
+    legs.close()
+    assert legs.study.winner()
+    assert Outcome.OPEN not in outcomes(legs.study).values()
+
+
 def test_a_trial_whose_proposal_was_cut_by_a_kill_is_closed_and_not_counted(search):
     legs, trainer = search()
     trainer.run(legs, epochs=4)
