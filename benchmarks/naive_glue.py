@@ -44,11 +44,11 @@ def space(trial: optuna.Trial) -> dict[str, Any]:
     return {"model": "small_cnn"}
 
 
-def trainable(config: dict[str, Any], cache: str, split: str, records: str) -> None:
+def trainable(config: dict[str, Any], cache: str, films: str, records: str) -> None:
     """Train one configuration; each epoch is saved, written down for the benchmark, and reported."""
     torch.set_num_threads(1)
     task = Task("binary", ("Pneumonia",))
-    data = TrainingData.open(Path(cache), pd.read_parquet(split), task.labels)
+    data = TrainingData.open(Path(cache), pd.read_parquet(films), task.labels)
     training = Training(TrainConfig.from_flat(config, task, data.image_size), data)
     record = Path(records) / f"{tune.get_context().get_trial_id()}.jsonl"
     record.write_text(json.dumps({"config": config}) + "\n")
@@ -67,7 +67,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--folder", type=Path, required=True, help="where Ray and MLflow write")
     parser.add_argument("--cache", required=True, help="the films' cache")
-    parser.add_argument("--split", required=True, help="parquet of image, patient, split")
+    parser.add_argument("--films", required=True, help="the table of films, splits and labels")
     parser.add_argument(
         "--records", required=True, help="folder for a file per trial: its configuration, then its epochs"
     )
@@ -77,7 +77,7 @@ def main() -> None:
     args = parser.parse_args()
 
     ray.init(num_cpus=args.concurrent)
-    given = tune.with_parameters(trainable, cache=args.cache, split=args.split, records=args.records)
+    given = tune.with_parameters(trainable, cache=args.cache, films=args.films, records=args.records)
     results = tune.Tuner(
         tune.with_resources(given, {"cpu": 1}),
         tune_config=tune.TuneConfig(

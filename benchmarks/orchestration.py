@@ -29,10 +29,10 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # run from a checkout, too
 
 from cxr_core.config import Task, TrainConfig  # noqa: E402
-from cxr_core.data import TrainingData  # noqa: E402
+from cxr_core.data import PreparedData, TrainingData  # noqa: E402
 from cxr_core.registry import Scalar  # noqa: E402
 from cxr_core.train import train  # noqa: E402
-from search.preflight import PreparedData, parse_data_name, prepare_data  # noqa: E402
+from search.preflight import parse_data_name, prepare_data  # noqa: E402
 from search.space import load_space  # noqa: E402
 from search.study import Study  # noqa: E402
 
@@ -102,9 +102,9 @@ def run_naive(folder: Path, prepared: PreparedData, trials: int, slots: int, see
     """The naive glue; its trainables write down their epochs."""
     records = folder / "records"
     records.mkdir()
-    prepared.split.to_parquet(folder / "split.parquet", index=False)
+    prepared.development.to_parquet(folder / "films.parquet", index=False)
     command = [str(ROOT / "benchmarks" / "naive_glue.py"), "--folder", str(folder), "--records", str(records)]
-    command += ["--cache", str(prepared.cache), "--split", str(folder / "split.parquet")]
+    command += ["--cache", str(prepared.cache), "--films", str(folder / "films.parquet")]
     command += ["--trials", str(trials), "--concurrent", str(slots), "--seed", str(seed)]
     begin, end = _python(command, folder)
     epochs, configs = [], {}
@@ -141,7 +141,7 @@ def train_bare(run: Run, prepared: PreparedData, slots: int) -> float:
 def _train_one(job: tuple[dict[str, Scalar], int, int, PreparedData]) -> float:
     flat, seed, epochs, prepared = job
     torch.set_num_threads(1)
-    data = TrainingData.open(prepared.cache, prepared.split, ("Pneumonia",))
+    data = TrainingData.open(prepared.cache, prepared.development, ("Pneumonia",))
     config = TrainConfig.from_flat(flat, Task("binary", data.labels), data.image_size, seed)
     return math.fsum(epoch.seconds for epoch in islice(train(config, data), epochs))
 
@@ -297,7 +297,7 @@ def main() -> None:
         (Path(place) / "space.yaml").write_text(SPACE)
         header = load_space(Path(place) / "space.yaml").header
         task = Task(header.task.kind, header.task.labels)
-        prepared = prepare_data(name, task, header.data.image_size, header.data.validation, 0)
+        prepared = prepare_data(name, header.data.policy, task, 0)
         for repeat in range(args.repeats):
             # Each of them goes first in turn: what else the machine does changes with time.
             for who in ("ours", "naive") if repeat % 2 == 0 else ("naive", "ours"):

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ from torch import Tensor, nn
 
 from cxr_core.config import Task, TrainConfig
 from cxr_core.models import build_model
+from cxr_core.normalisations import Normalisation
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 class CheckpointError(Exception):
@@ -21,11 +23,15 @@ class CheckpointError(Exception):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A saved training: weights to predict with, and what is needed to go on if it was not finished."""
+    """A saved training: weights to predict with, and what is needed to go on if it was not finished.
+
+    aspect: how films became square. normalise: what the network is given, from films in [0, 1].
+    """
 
     path: Path
     config: TrainConfig
-    moments: tuple[float, float]
+    aspect: str
+    normalise: Normalisation
     weights: dict[str, Tensor]
     progress: dict[str, Any] | None
     versions: dict[str, str]
@@ -57,7 +63,8 @@ def _identity(config: TrainConfig) -> dict[str, Any]:
 def save_checkpoint(
     path: Path,
     config: TrainConfig,
-    moments: tuple[float, float],
+    aspect: str,
+    normalise: Normalisation,
     weights: dict[str, Tensor],
     progress: dict[str, Any] | None,
 ) -> None:
@@ -65,7 +72,7 @@ def save_checkpoint(
     content = {
         "format": _FORMAT,
         "task": {"kind": config.task.kind, "labels": list(config.task.labels)},
-        "preprocessing": {"image_size": config.image_size, "mean": moments[0], "std": moments[1]},
+        "preprocessing": {"image_size": config.image_size, "aspect": aspect, **normalise.state_dict()},
         "config": config.flat,
         "seed": config.seed,
         "weights": weights,
@@ -86,6 +93,9 @@ def save_checkpoint(
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint to the CPU. Raises CheckpointError if the file is missing, damaged or of another format."""
     try:
+        with zipfile.ZipFile(path) as archive:
+            if broken := archive.testzip():  # torch.load compares no checksums
+                raise zipfile.BadZipFile(f"the checksum of {broken} is wrong")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such checkpoint") from None
@@ -96,7 +106,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path}: not a checkpoint of this program, or of another version of it")
     try:
         return _read(path, content)
-    except (KeyError, TypeError) as fault:
+    except (KeyError, TypeError, ValueError) as fault:
         raise CheckpointError(f"{path}: the checkpoint is damaged ({fault} is missing or wrong)") from None
 
 
@@ -104,5 +114,6 @@ def _read(path: Path, content: dict[str, Any]) -> Checkpoint:
     task = Task(content["task"]["kind"], tuple(content["task"]["labels"]))
     prepared = content["preprocessing"]
     config = TrainConfig.from_flat(content["config"], task, prepared["image_size"], content["seed"])
-    moments = prepared["mean"], prepared["std"]
-    return Checkpoint(path, config, moments, content["weights"], content["progress"], content["versions"])
+    normalise = Normalisation.from_state_dict(prepared, config.image_size)
+    saved = content["weights"], content["progress"], content["versions"]
+    return Checkpoint(path, config, prepared["aspect"], normalise, *saved)

@@ -2,23 +2,19 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from cxr_core.augmentations import augmentations
+from cxr_core.labels import Task
 from cxr_core.losses import losses
 from cxr_core.models import models
+from cxr_core.normalisations import normalisations
 from cxr_core.optimizers import optimizers
 from cxr_core.registry import Chosen, Parameter, Range, Registry, Scalar, parameter
 from cxr_core.samplers import samplers
 from cxr_core.schedules import schedules
 
-
-@dataclass(frozen=True)
-class Task:
-    """What is predicted: several findings at once, or one against the rest."""
-
-    kind: Literal["multilabel", "binary"]
-    labels: tuple[str, ...]
+__all__ = ["SEARCHABLE", "Task", "TrainConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +34,8 @@ class TrainConfig:
     loss: Annotated[Chosen, losses] = Chosen("bce")
     sampler: Annotated[Chosen, samplers] = Chosen("uniform")
     optimizer: Annotated[Chosen, optimizers] = Chosen("adamw")
-    augment: Annotated[Chosen, augmentations] = Chosen("affine")
+    augment: Annotated[Chosen, augmentations] = Chosen("standard")
+    normalize: Annotated[Chosen, normalisations] = Chosen("zscore")
     epochs: Annotated[int, Range(1, 10_000)] = 20
     batch_size: Annotated[int, Range(3, 4096)] = 64
     lr: Annotated[float, Range(1e-8, 10)] = 1e-3

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from cxr_core.batches import Batches
-from cxr_core.metrics import OBJECTIVES, macro, per_label
+from cxr_core.metrics import EPOCH_METRICS, macro, per_label
+from cxr_core.normalisations import Normalisation
 
 _BATCH = 512
 """Films scored at a time; without gradients four times a usual training batch fits."""
@@ -25,14 +26,17 @@ class Scores:
 
 
 @torch.inference_mode()
-def predict(model: nn.Module, batches: Batches) -> np.ndarray:
-    """Probabilities of each finding, (N, C) float32, in the films' order; the model is left in evaluation mode."""
+def predict(model: nn.Module, batches: Batches, normalise: Normalisation) -> np.ndarray:
+    """Probabilities of each finding, (N, C) float32, in the films' order; the model is left in evaluation mode.
+
+    normalise: on the films' device.
+    """
     model.eval()
     order = np.array_split(np.arange(len(batches)), max(1, -(-len(batches) // _BATCH)))
     probabilities = []
     for index in order:
         with batches.autocast():
-            logits = model(batches.films(index))
+            logits = model(normalise(batches.films(index)))
         probabilities.append(torch.sigmoid(logits.float()))
     scores: np.ndarray = torch.cat(probabilities).cpu().numpy()
     return scores
@@ -40,6 +44,6 @@ def predict(model: nn.Module, batches: Batches) -> np.ndarray:
 
 def score(targets: np.ndarray, probabilities: np.ndarray, labels: tuple[str, ...]) -> Scores:
     """All metrics of (N, C) probabilities against targets in {0, 1, NaN}."""
-    values = {name: per_label(metric, targets, probabilities) for name, metric in OBJECTIVES.items()}
+    values = {name: per_label(metric, targets, probabilities) for name, metric in EPOCH_METRICS.items()}
     auroc = dict(zip(labels, values["auroc_macro"], strict=True))
     return Scores({name: macro(of_labels) for name, of_labels in values.items()}, auroc)

@@ -11,16 +11,17 @@ import torch
 
 from cxr_core.augmentations import augmentations
 from cxr_core.batches import Batches
-from cxr_core.checkpoint import load_checkpoint, save_checkpoint
+from cxr_core.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from cxr_core.config import TrainConfig
 from cxr_core.data.films import TrainingData
 from cxr_core.ema import WeightAverage
 from cxr_core.evaluate import Scores, predict, score
 from cxr_core.losses import build_loss
 from cxr_core.models import build_model
+from cxr_core.normalisations import normalisations
 from cxr_core.optimizers import optimizers
 from cxr_core.samplers import samplers
-from cxr_core.schedules import schedules
+from cxr_core.schedules import build_schedule
 
 
 class Diverged(Exception):
@@ -64,10 +65,13 @@ class Training:
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = WeightAverage(self.model, config.ema) if config.ema else None
         self.optimizer = optimizers.call(config.optimizer, self.model, config.lr)
+        self.schedule = build_schedule(config.schedule)
         self.loss = build_loss(config.loss, torch.from_numpy(data.counts).to(self.device))
-        self.train_films = Batches(data.train, self.device, data.pixel_moments)
-        self.val_films = Batches(data.val, self.device, data.pixel_moments)
+        self.train_films = Batches(data.train, self.device)
+        self.val_films = Batches(data.val, self.device)
+        self.normalise = normalisations.call(config.normalize, data).to(self.device)
         self.epoch = 0
+        self.val_losses: list[float] = []
 
     def epochs(self) -> Iterator[Epoch]:
         """Train to the end of the schedule, yielding after each epoch. Raises Diverged."""
@@ -76,7 +80,8 @@ class Training:
             if self.device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(self.device)
             self.epoch += 1
-            train_loss = self._train_pass()
+            batches = self._sample()
+            train_loss = self._train_pass(batches)
             trained = time.perf_counter()
             validation = self._validate()
             yield Epoch(
@@ -84,23 +89,28 @@ class Training:
                 fraction=self.epoch / self.config.epochs,
                 train_loss=train_loss,
                 validation=validation,
-                films_per_second=len(self.train_films) / (trained - started),
+                films_per_second=sum(map(len, batches)) / (trained - started),
                 seconds=time.perf_counter() - started,
                 peak_memory=torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else 0,
             )
 
-    def _train_pass(self) -> float:
+    def _sample(self) -> list[np.ndarray]:
+        rng = np.random.default_rng([self.config.seed, self.epoch])
+        batches: list[np.ndarray] = samplers.call(
+            self.config.sampler, self.data.train.targets, self.config.batch_size, rng
+        )
+        return batches
+
+    def _train_pass(self, batches: list[np.ndarray]) -> float:
         self.model.train()
         torch.manual_seed(_seed(self.config, self.epoch))
         generator = torch.Generator(self.device).manual_seed(_seed(self.config, self.epoch))
-        rng = np.random.default_rng([self.config.seed, self.epoch])
-        batches = samplers.call(self.config.sampler, self.data.train.targets, self.config.batch_size, rng)
         total = torch.zeros((), device=self.device)
         for step, index in enumerate(batches):
             self._set_learning_rate((self.epoch - 1 + (step + 0.5) / len(batches)) / self.config.epochs)
             films = augmentations.call(self.config.augment, self.train_films.films(index), generator)
             with self.train_films.autocast():
-                logits = self.model(films)
+                logits = self.model(self.normalise(films))
             loss = self.loss(logits.float(), self.train_films.targets(index))
             self.optimizer.zero_grad()
             loss.backward()
@@ -109,21 +119,24 @@ class Training:
             if self.average:
                 self.average.update(self.model)
             total += loss.detach() * len(index)
-        mean = float(total / len(self.train_films))  # the pass's only wait for the device
+        mean = float(total / sum(map(len, batches)))  # the pass's only wait for the device
         if not math.isfinite(mean):
             raise Diverged(f"the training loss became {mean} in epoch {self.epoch}")
         return mean
 
     def _set_learning_rate(self, progress: float) -> None:
+        factor = self.schedule(progress, self.val_losses)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.config.lr * schedules.call(self.config.schedule, progress)
+            group["lr"] = self.config.lr * factor * group.get("lr_scale", 1.0)
 
     def _validate(self) -> Scores:
         model = self.average.model if self.average else self.model
-        probabilities = predict(model, self.val_films)
+        probabilities = predict(model, self.val_films, self.normalise)
         if not np.isfinite(probabilities).all():
             raise Diverged(f"the network's outputs are not finite after epoch {self.epoch}")
-        return score(self.data.val.targets, probabilities, self.data.labels)
+        scores = score(self.data.val.targets, probabilities, self.data.labels)
+        self.val_losses.append(scores.metrics["log_loss"])
+        return scores
 
     def save(self, path: Path) -> None:
         """Write a checkpoint, whole or not at all; once the schedule is done it holds no optimizer state."""
@@ -133,20 +146,26 @@ class Training:
             "model": self.model.state_dict() if self.average else None,
             "updates": self.average.updates if self.average else 0,
             "optimizer": self.optimizer.state_dict(),
+            "val_losses": self.val_losses,
         }
         done = self.epoch == self.config.epochs
-        save_checkpoint(path, self.config, self.data.pixel_moments, weights, None if done else progress)
+        save_checkpoint(path, self.config, self.data.aspect, self.normalise, weights, None if done else progress)
 
     def resume(self, path: Path) -> None:
         """Go on from a checkpoint of the same configuration. Raises CheckpointError if it does not fit."""
         checkpoint = load_checkpoint(path)
         progress = checkpoint.progress_of(self.config)
+        if checkpoint.aspect != self.data.aspect:
+            raise CheckpointError(
+                f"{path}: belongs to films made square by {checkpoint.aspect}, not {self.data.aspect}"
+            )
+        self.normalise = checkpoint.normalise.to(self.device)
         if self.average:
             self.average.model.load_state_dict(checkpoint.weights)
             self.average.updates = progress["updates"]
         self.model.load_state_dict(progress["model"] if self.average else checkpoint.weights)
         self.optimizer.load_state_dict(progress["optimizer"])
-        self.epoch = progress["epoch"]
+        self.epoch, self.val_losses = progress["epoch"], list(progress["val_losses"])
 
 
 def train(

@@ -162,14 +162,14 @@ def _whole_ticks(figure: go.Figure, count: int) -> go.Figure:
     return figure.update_xaxes(dtick=1) if count <= 12 else figure
 
 
-def label_areas(areas: Sequence[tuple[str, float | None, int]]) -> go.Figure:
+def label_areas(areas: Sequence[tuple[str, float | None, int, int]]) -> go.Figure:
     """The AUROC of each label with its validation positives, best first; an undefined one has no bar."""
     figure = _blank(70 + 26 * len(areas), "", "")
     figure.add_bar(
-        x=[area if area is not None else 0 for _, area, _ in areas],
-        y=[label.replace("_", " ") for label, _, _ in areas],
-        text=["undefined" if area is None else f"{area:.3f}" for _, area, _ in areas],
-        customdata=[positives for *_, positives in areas],
+        x=[area if area is not None else 0 for _, area, *_ in areas],
+        y=[label.replace("_", " ") for label, *_ in areas],
+        text=["undefined" if area is None else f"{area:.3f}" for _, area, *_ in areas],
+        customdata=[positives for *_, positives, _ in areas],
         orientation="h",
         marker_color=_BLUE,
         textposition="outside",

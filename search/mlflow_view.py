@@ -107,10 +107,10 @@ class MlflowView:
         return logged
 
     def finish(self) -> None:
-        """Close the study's run, with the report and the winner's checkpoint as artifacts."""
-        report = self.study.folder / "report.html"
-        if report.exists():
-            self.client.log_artifact(self._parent.id, str(report))
+        """Close the study's run, with the report, the data's page and the winner's checkpoint as artifacts."""
+        for page in ("report.html", "data.html"):
+            if (self.study.folder / page).exists():
+                self.client.log_artifact(self._parent.id, str(self.study.folder / page))
         if winner := self.study.winner():
             checkpoint = self.study.folder / winner.epochs[-1].checkpoint
             if checkpoint.exists():

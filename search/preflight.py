@@ -4,15 +4,10 @@ import shutil
 import urllib.error
 import urllib.parse
 import urllib.request
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
-
-from cxr_core.config import Task
-from cxr_core.data import DataError, DataName, build_cache, split_by_patient
-from cxr_core.data.splits import split_hash
+from cxr_core.data import DataError, DataName, DataPolicy, PreparedData, prepare
+from cxr_core.labels import Task
 
 _FREE_DISK = 500 * 2**20
 """Bytes that must be free for a study's checkpoints, beyond the film cache."""
@@ -24,15 +19,6 @@ class PreflightError(Exception):
     """A search cannot start; the message says why and what to do."""
 
 
-@dataclass(frozen=True)
-class PreparedData:
-    """Films ready for training: the cache of all but the test films, who is in which split, and what to tell of it."""
-
-    cache: Path
-    split: pd.DataFrame
-    facts: dict[str, Any]
-
-
 def parse_data_name(text: str) -> DataName:
     """Read `KIND:PATH`. Raises PreflightError if there is no such kind."""
     try:
@@ -41,34 +27,15 @@ def parse_data_name(text: str) -> DataName:
         raise PreflightError(str(wrong)) from None
 
 
-def prepare_data(name: DataName, task: Task, image_size: int, validation: float, seed: int) -> PreparedData:
-    """Read the data set's tables, split it by patient and build or reuse the film cache. The test films stay unread.
+def prepare_data(name: DataName, policy: DataPolicy, task: Task, seed: int) -> PreparedData:
+    """Read the data set, split it by patient, and cache its films, those of the test split in a folder of their own.
 
     Raises PreflightError if the data cannot be used for the task.
     """
     try:
-        source = name.open()
-        if absent := [label for label in task.labels if label not in source.labels]:
-            raise DataError(
-                f"--data {name}: the label {absent[0]!r} is not in this data set; it has {', '.join(source.labels)}. "
-                "Set task.labels"
-            )
-        films = split_by_patient(source.films, task.labels, validation, seed)
-        known = films[films["split"] != "test"]
-        cache = build_cache(source, known, image_size)
-        unreadable = len(pd.read_csv(cache / "unreadable.csv"))
+        return prepare(name, policy, task, seed)
     except DataError as fault:
         raise PreflightError(str(fault)) from None
-    parts = films.groupby("split")
-    facts = {
-        "data": str(name) if name.path is None else f"{name.kind}:{Path(name.path).resolve()}",
-        "films": {part: len(rows) for part, rows in parts},
-        "patients": {part: rows["patient"].nunique() for part, rows in parts},
-        "positives": {part: {label: int(rows[label].sum()) for label in task.labels} for part, rows in parts},
-        "unreadable": unreadable,
-        "split_hash": split_hash(films),
-    }
-    return PreparedData(cache, known[["image", "patient", "split"]], facts)
 
 
 def check_disk(folder: Path) -> None:

@@ -4,37 +4,21 @@ import logging
 import time
 from types import TracebackType
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
-from rich.logging import RichHandler
 from rich.table import Table
 from rich.text import Text
 
+from cxr_core.console import console
 from search.durations import format_duration
 from search.legs import Legs
 from search.study import Trial
-
-console = Console(stderr=True)
-"""Where progress goes; the answer goes to stdout."""
 
 _REDRAW = 0.5
 """Seconds between drawings of the live table."""
 _SUMMARY = 30.0
 """Seconds between summary lines where there is no terminal."""
 _STYLES = {"running": "green", "waiting": "yellow", "full": "bold", "pruned": "dim", "interrupted": "yellow"}
-
-
-def show_log(level: int = logging.INFO) -> None:
-    """Send the program's own messages to the console; called once, by the entry point."""
-    if console.is_terminal:
-        handler: logging.Handler = RichHandler(console=console, show_path=False, show_level=False, log_time_format="%X")
-        handler.setFormatter(logging.Formatter("%(message)s"))
-    else:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-    for package in ("search", "cxr_core"):
-        logging.getLogger(package).addHandler(handler)
-        logging.getLogger(package).setLevel(level)
 
 
 class Progress:

@@ -1,8 +1,6 @@
 """The command `python -m search.report STUDY`: writes a study's report, one HTML page that needs nothing beside it."""
 
 import argparse
-import importlib.resources
-import os
 import re
 import shlex
 import sys
@@ -14,9 +12,9 @@ from statistics import fmean
 from typing import Any
 
 import plotly.offline
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from cxr_core.html_page import write_html
 from search import figures
 from search.durations import format_duration
 from search.exit_codes import DONE, USAGE
@@ -45,14 +43,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def write_report(study: Study) -> Path:
     """Write `report.html` into a study's folder, from the study alone; a reader sees the old page or the new one."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["duration"] = format_duration
-    template = importlib.resources.files("search").joinpath("report.html.j2").read_text(encoding="utf-8")
-    page = environment.from_string(template).render(_Report(study).content())
     path = study.folder / "report.html"
-    partial = path.with_name(f".report.{os.getpid()}.html")
-    partial.write_text(page, encoding="utf-8", errors="replace")
-    partial.replace(path)
+    write_html(path, "search", "report.html.j2", _Report(study).content(), duration=format_duration)
     return path
 
 
@@ -180,12 +172,15 @@ class _Report:
 
     # The sections
 
-    def _areas(self) -> list[tuple[str, float | None, int]]:
-        """The winner's AUROC of each label, best first, with the label's positives in validation."""
+    def _areas(self) -> list[tuple[str, float | None, int, int]]:
+        """The winner's AUROC of each label, best first, with the label's positives and labelled films in validation."""
         if not self.best:
             return []
-        positives = self.facts["positives"]["val"]
-        areas = [(label, area, positives.get(label, 0)) for label, area in self.best.epochs[-1].auroc.items()]
+        counts = {label: parts["val"] for label, parts in self.facts["labels"].items()}
+        areas = [
+            (label, area, counts[label]["positive"], counts[label]["labelled"])
+            for label, area in self.best.epochs[-1].auroc.items()
+        ]
         return sorted(areas, key=lambda row: -1.0 if row[1] is None else row[1], reverse=True)
 
     def _leaderboard(self) -> list[_Row]:

@@ -18,13 +18,13 @@ def main(argv: list[str] | None = None) -> int:
     """Run a search; returns the exit code."""
     args = parse(argv)
     # torch takes seconds to import: not for --help or a mistyped option
+    from cxr_core.console import show_log
     from search.located_yaml import SpaceError
     from search.preflight import PreflightError, parse_data_name
-    from search.progress import show_log
     from search.space import load_space
     from search.study import STUDIES, StudyError
 
-    show_log()
+    show_log("search", "cxr_core")
     path = args.space or STUDIES / args.study / "space.yaml"
     if not args.space and not path.exists():
         return _refuse(f"{path.parent}: there is no study to resume; start one with --space FILE", USAGE)
@@ -54,8 +54,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add(
         "--data",
         metavar="KIND:PATH",
-        help="data set: phantom, medmnist:FILE.npz, nih:FOLDER (default: $CXR_DATA or phantom)",
+        help="data set: phantom, nih:FOLDER, chexpert:FOLDER, kermany:FOLDER, medmnist:FILE.npz, csv:FILE.csv "
+        "(default: $CXR_DATA or phantom)",
     )
+    add("--allow-missing", action="store_true", help="go on although many films of the data set are not on disk")
     add("--study", metavar="NAME", help="name of the study in studies/ (default: the space's name)")
     add("--trials", type=int, metavar="N", help="configurations to propose, in all (default: the space's budget)")
     add(
@@ -103,7 +105,8 @@ def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
 
 def _overrides(args: argparse.Namespace) -> list[str]:
     budget = [f"budget.{key}={value}" for key in ("trials", "time") if (value := getattr(args, key))]
-    return [*args.set, *budget]
+    missing = ["data.allow_missing=true"] if args.allow_missing else []
+    return [*args.set, *budget, *missing]
 
 
 def _data(args: argparse.Namespace) -> str | None:

@@ -16,12 +16,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from cxr_core.data import DataName
+from cxr_core.data import DataName, PreparedData
+from cxr_core.data.page import write_page
 from cxr_core.models import measure_model
 from cxr_core.registry import Chosen
 from search.legs import Legs
 from search.mlflow_view import default_uri
-from search.preflight import PreflightError, PreparedData, check_disk, check_server, parse_data_name, prepare_data
+from search.preflight import PreflightError, check_disk, check_server, parse_data_name, prepare_data
 from search.progress import Progress
 from search.space import Space
 from search.study import Study, StudyError, Trial
@@ -106,6 +107,7 @@ def _search(legs: Legs, prepared: PreparedData, request: Request) -> None:
         folder=str(legs.study.folder),
         data=DataName.parse(legs.study.facts["data"]),
         cache=str(prepared.cache),
+        aspect=prepared.policy.aspect,
         metric=legs.space.header.objective.metric,
         threads=max(1, int(request.cpus)),
         device="cuda" if request.gpus else "cpu",
@@ -143,7 +145,8 @@ def _create(space: Space, request: Request) -> tuple[Study, PreparedData]:
         request.folder.rename(aside)
         log.info("the earlier study is kept as %s", aside)
     facts = {**prepared.facts, "seed": request.seed, "mlflow": uri, "versions": _versions()}
-    study = Study.create(request.folder, space, facts, prepared.split)
+    study = Study.create(request.folder, space, facts, prepared.development)
+    write_page(prepared, request.folder / "data.html")
     return study, prepared
 
 
@@ -167,13 +170,16 @@ def _resume(space: Space, request: Request) -> tuple[Study, PreparedData]:
 
 
 def _prepare(space: Space, name: DataName, seed: int) -> PreparedData:
-    data = space.header.data
-    log.info("data: %s at %d px", name, data.image_size)
-    prepared = prepare_data(name, space.task, data.image_size, data.validation, seed)
+    log.info("data: %s at %d px", name, space.header.data.image_size)
+    prepared = prepare_data(name, space.header.data.policy, space.task, seed)
     films, patients = prepared.facts["films"], prepared.facts["patients"]
     for part in films:
-        sealed = "  (sealed: no trial can read it)" if part == "test" else ""
+        sealed = "  (sealed: no trial is given it)" if part == "test" else ""
         log.info("  %-5s %6d films of %6d patients%s", part, films[part], patients[part], sealed)
+    for note in prepared.notes:
+        log.info("  note: %s", note)
+    if unreadable := len(prepared.unreadable):
+        log.info("  %d unreadable films left out; the first is %s (%s)", unreadable, *prepared.unreadable.iloc[0])
     return prepared
 
 

@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from ruamel.yaml import YAML
 
-from cxr_core.config import Task, TrainConfig
-from cxr_core.labels import LABEL_SETS
+from cxr_core.config import TrainConfig
+from cxr_core.data.policy import Aspect, DataPolicy
+from cxr_core.labels import LABEL_SETS, Task
 from cxr_core.metrics import OBJECTIVES
 from cxr_core.registry import Scalar
 from search.domains import Domain, fixed_values, read_domains
@@ -22,10 +23,11 @@ class _Section(BaseModel):
 
 
 class TaskSection(_Section):
-    """What is predicted; `labels` is a list or the name of a label set."""
+    """What is predicted; `labels` is a list or the name of a label set, `against` a binary task's negatives."""
 
     kind: Literal["multilabel", "binary"]
     labels: Annotated[tuple[str, ...], Field(strict=False)]
+    against: Literal["rest", "no_finding"] = "rest"
 
     @field_validator("labels", mode="before")
     @classmethod
@@ -35,6 +37,13 @@ class TaskSection(_Section):
                 f"there is no label set {labels!r}; {did_you_mean(labels, LABEL_SETS)}, or list the labels"
             )
         return LABEL_SETS[labels] if isinstance(labels, str) else labels
+
+    @field_validator("against")
+    @classmethod
+    def _one_label(cls, against: str, info: ValidationInfo) -> str:
+        if against != "rest" and info.data.get("kind") != "binary":
+            raise ValueError("only a binary task chooses its negatives")
+        return against
 
     @field_validator("labels")
     @classmethod
@@ -47,10 +56,30 @@ class TaskSection(_Section):
 
 
 class DataSection(_Section):
-    """How films are prepared: the side of the square they are resized to, and the share of validation patients."""
+    """How a data set becomes training films; `DataPolicy` says what each key means."""
 
     image_size: Annotated[int, Field(ge=16, le=2048)]
+    aspect: Aspect = "squash"
+    views: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    split: Literal["official", "random"] = "official"
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    test: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    folds: Annotated[int, Field(ge=2)] | None = None
+    fold: Annotated[int, Field(ge=0)] = 0
+    uncertain: Literal["ignore", "zeros", "ones"] = "ignore"
+    blank: Literal["zero", "nan"] | None = None
+    duplicates: Literal["refuse", "drop"] = "refuse"
+    allow_missing: bool = False
+
+    @model_validator(mode="after")
+    def _agree(self) -> "DataSection":
+        self.policy  # noqa: B018  (raises ValueError if two keys cannot hold together)
+        return self
+
+    @property
+    def policy(self) -> DataPolicy:
+        """The same, as the data side takes it."""
+        return DataPolicy(**self.model_dump())
 
 
 class ObjectiveSection(_Section):
@@ -153,7 +182,7 @@ class Space:
 
     @property
     def task(self) -> Task:
-        return Task(self.header.task.kind, self.header.task.labels)
+        return Task(self.header.task.kind, self.header.task.labels, self.header.task.against)
 
     def config(self, flat: dict[str, Scalar], seed: int) -> TrainConfig:
         """The training configuration of flat parameters on this space's task."""

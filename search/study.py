@@ -119,17 +119,17 @@ class Study:
         self._seen: dict[int, tuple[FrozenTrial, Trial]] = {}
 
     @classmethod
-    def create(cls, folder: Path, space: Space, facts: dict[str, Any], split: pd.DataFrame) -> "Study":
+    def create(cls, folder: Path, space: Space, facts: dict[str, Any], films: pd.DataFrame) -> "Study":
         """Make a study's folder and journal.
 
-        facts: what it must remember about its data, seed and environment. split: image, patient and split of the
-        films that trials may see. The folder appears whole or not at all.
+        facts: what it must remember about its data, seed and environment. films: image, patient, split and labels
+        of the films that trials may see. The folder appears whole or not at all.
         """
         partial = folder.with_name(f".{folder.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         (partial / "trials").mkdir(parents=True)
         space.save(partial)
-        split.to_parquet(partial / "split.parquet", index=False)
+        films.to_parquet(partial / "films.parquet", index=False)
         study = cls(partial, create=folder.name, maximize=space.header.objective.maximize)
         for key, value in {"space": space.tree, "created": time.time(), **facts}.items():
             study.note(key, value)

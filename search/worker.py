@@ -13,6 +13,7 @@ import pandas as pd
 from ray import tune
 
 from cxr_core.data import DataName, TrainingData, build_cache
+from cxr_core.data.policy import Aspect
 from search.legs import Leg
 from search.study import EpochRecord, Outcome
 
@@ -26,6 +27,7 @@ class Workplace:
     folder: str
     data: DataName
     cache: str
+    aspect: Aspect
     metric: str
     threads: int
     device: str
@@ -34,12 +36,11 @@ class Workplace:
 @lru_cache(maxsize=1)
 def _open_data(workplace: Workplace, labels: tuple[str, ...], image_size: int) -> TrainingData:
     """The films that trials may see; the first process on a node without their cache builds it."""
-    split = pd.read_parquet(Path(workplace.folder) / "split.parquet")
+    films = pd.read_parquet(Path(workplace.folder) / "films.parquet")
     cache = Path(workplace.cache)
     if not cache.exists():
-        source = workplace.data.open()
-        cache = build_cache(source, source.films[source.films["image"].isin(split["image"])], image_size, cache.parent)
-    return TrainingData.open(cache, split, labels)
+        cache = build_cache(workplace.data.open(), films["image"].tolist(), image_size, workplace.aspect, cache.parent)
+    return TrainingData.open(cache, films, labels)
 
 
 class LegTrainable(tune.Trainable):

@@ -5,21 +5,45 @@ import hashlib
 import numpy as np
 import pandas as pd
 
+from cxr_core.data.policy import DataPolicy
 from cxr_core.data.source import DataError
 
+_AUTHORITY = {"train": 0, "val": 1, "test": 2}
+"""Of identical films in two splits, the one in the split with the greater number stays."""
+_NAMED = 5
+"""Patients or films that a message names."""
 
-def split_by_patient(films: pd.DataFrame, labels: tuple[str, ...], validation: float, seed: int = 0) -> pd.DataFrame:
-    """Turn the official split into train, val and test, cutting validation from train_val by patient.
 
-    films: a source's table; its split is train_val/test or already train/val/test, which is kept.
-    validation: share of the train_val patients, drawn at even distances from the patients sorted by their rarest
-    finding, so that every finding keeps its share.
+def split_by_patient(films: pd.DataFrame, labels: tuple[str, ...], policy: DataPolicy, seed: int = 0) -> pd.DataFrame:
+    """Say of each film whether it is for training, validation or the test; a patient's films stay together.
+
+    films: a source's table; its split is train_val/test, train/val/test, or None throughout (nothing official).
+    An official split is kept unless the policy draws anew; validation is cut from train_val. What is drawn is
+    stratified: at even distances from the patients sorted by their rarest finding, so that each finding keeps its
+    share.
     Returns a copy whose `split` is train, val or test. Raises DataError if a split is empty or a patient is in two.
     """
-    films = films.copy()
+    films, rng = films.copy(), np.random.default_rng([seed, 0x5B117])
+    official = films["split"].notna()
+    if official.any() and not official.all():
+        raise DataError(f"{films.loc[~official, 'image'].iloc[0]} has no split, but other films have")
+    if (nobody := films["patient"].isna()).any():
+        raise DataError(f"{films.loc[nobody, 'image'].iloc[0]} has no patient; each film needs one")
+    validation = policy.validation
+    if policy.split == "random" or not official.any():
+        films["split"] = "train_val"
+        if policy.test:
+            films.loc[films["patient"].isin(_draw(films, labels, policy.test, rng)), "split"] = "test"
+        validation /= 1 - policy.test  # of all patients, as the test's share is
+    if policy.folds:
+        films.loc[films["split"] != "test", "split"] = "train_val"
     pool = films["split"] == "train_val"
     if pool.any():
-        chosen = _validation_patients(films[pool], labels, validation, np.random.default_rng([seed, 0x5B117]))
+        chosen = (
+            _fold(films[pool], labels, policy.folds, policy.fold, rng)
+            if policy.folds
+            else _draw(films[pool], labels, validation, rng)
+        )
         films.loc[pool, "split"] = np.where(films.loc[pool, "patient"].isin(chosen), "val", "train")
     check_disjoint(films)
     for part in ("train", "val"):
@@ -28,34 +52,79 @@ def split_by_patient(films: pd.DataFrame, labels: tuple[str, ...], validation: f
     return films
 
 
-def _validation_patients(
-    films: pd.DataFrame, labels: tuple[str, ...], share: float, rng: np.random.Generator
-) -> pd.Index:
-    positive = films.groupby("patient", sort=True)[list(labels)].max().fillna(0) > 0
+def _draw(films: pd.DataFrame, labels: tuple[str, ...], share: float, rng: np.random.Generator) -> pd.Index:
+    patients = _by_rarest_finding(films, labels, rng)
+    count = max(1, round(share * len(patients)))
+    return patients[((np.arange(count) + rng.random()) * len(patients) / count).astype(int)]
+
+
+def _fold(films: pd.DataFrame, labels: tuple[str, ...], folds: int, fold: int, rng: np.random.Generator) -> pd.Index:
+    patients = _by_rarest_finding(films, labels, rng)
+    return patients[fold::folds]
+
+
+def _by_rarest_finding(films: pd.DataFrame, labels: tuple[str, ...], rng: np.random.Generator) -> pd.Index:
+    """Patients sorted by the rarest of their findings, in random order among those who share it."""
+    positive = films.groupby("patient", sort=True)[list(labels)].max() == 1
     from_rarest = positive.sum().sort_values(kind="stable").index
     has_finding = positive[from_rarest].to_numpy()
     rarest = np.where(has_finding.any(axis=1), has_finding.argmax(axis=1), len(labels))
-    order = np.lexsort([rng.random(len(positive)), rarest])
-    count = max(1, round(share * len(positive)))
-    picks = ((np.arange(count) + rng.random()) * len(positive) / count).astype(int)
-    chosen: pd.Index = positive.index[order[picks]]
-    return chosen
+    patients: pd.Index = positive.index[np.lexsort([rng.random(len(positive)), rarest])]
+    return patients
 
 
 def check_disjoint(films: pd.DataFrame) -> None:
     """Raise DataError, naming the patients, if a patient's films lie in two splits."""
-    if (nobody := films["patient"].isna()).any():
-        raise DataError(f"{films.loc[nobody, 'image'].iloc[0]} has no patient; each film needs one")
     parts = films.groupby("patient")["split"].nunique()
     shared = parts.index[parts > 1]
     if len(shared):
         raise DataError(
-            f"{len(shared)} patients have films in two splits: {', '.join(map(str, shared[:5]))}"
-            f"{' ...' if len(shared) > 5 else ''}; a patient must be in one split only"
+            f"{_count(len(shared), 'patient has', 'patients have')} films in two splits: "
+            f"{', '.join(map(str, shared[:_NAMED]))}{' ...' if len(shared) > _NAMED else ''}; "
+            "a patient must be in one split only: correct the split column, or draw another with data.split=random"
         )
+
+
+def copies_across_splits(films: pd.DataFrame, pixels: pd.Series) -> pd.DataFrame:
+    """Films that are identical to a film of another split, those of one picture together.
+
+    pixels: fingerprints of the films' pixels by image name. Returns rows of image, patient, split and pixels.
+    """
+    films = films[["image", "patient", "split"]].assign(pixels=films["image"].map(pixels))
+    shared = films.groupby("pixels")["split"].transform("nunique") > 1
+    return films[shared].sort_values(["pixels", "split", "image"])
+
+
+def check_copies(films: pd.DataFrame, pixels: pd.Series) -> None:
+    """Raise DataError, naming a film and its patient of each split, if the same picture lies in two."""
+    copies = copies_across_splits(films, pixels)
+    if not len(copies):
+        return
+    pictures = [group.drop_duplicates("split") for _, group in copies.groupby("pixels")]
+    named = "; ".join(
+        " = ".join(f"{film.image} (patient {film.patient}, {film.split})" for film in group.itertuples())
+        for group in pictures[:_NAMED]
+    )
+    raise DataError(
+        f"{_count(len(pictures), 'picture is', 'pictures are')} in two splits: {named}"
+        f"{' ...' if len(pictures) > _NAMED else ''}; remove one of each, or set data.duplicates=drop to leave them "
+        "out of the split that learns"
+    )
+
+
+def drop_copies(films: pd.DataFrame, pixels: pd.Series) -> pd.DataFrame:
+    """Leave out films that a split with more authority also has: test before validation before training."""
+    copies = copies_across_splits(films, pixels)
+    rank = copies["split"].map(_AUTHORITY)
+    lesser = copies[rank < rank.groupby(copies["pixels"]).transform("max")]
+    return films[~films["image"].isin(lesser["image"])]
 
 
 def split_hash(films: pd.DataFrame) -> str:
     """Short fingerprint of who is in which split; the order of rows does not matter."""
     rows = films[["image", "patient", "split"]].sort_values("image").to_csv(index=False)
     return hashlib.sha256(rows.encode()).hexdigest()[:16]
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"

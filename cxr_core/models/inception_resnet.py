@@ -1,71 +1,60 @@
-"""Inception-ResNet with a residual scaling factor, in a width and depth that suit the films."""
+"""Inception-ResNet with a residual scaling factor, from a compact size to the published one."""
 
+from dataclasses import dataclass
 from typing import Annotated
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from cxr_core.models.registry import Infeasible, models
+from cxr_core.models.convolutions import Norm
+from cxr_core.models.head import classifier
+from cxr_core.models.inception_blocks import (
+    ScaledResidual,
+    Stem,
+    Steps,
+    check_size,
+    inception_v4_stem,
+    reduced,
+    reduction,
+    small_stem,
+)
+from cxr_core.models.registry import models
 from cxr_core.registry import Range
 
-Size = int | tuple[int, int]
+
+@dataclass(frozen=True)
+class _Filters:
+    """Branches of the blocks on the three grids (a, b, c) and of the reductions between them."""
+
+    a: tuple[Steps, ...]
+    to_b: tuple[Steps, ...]
+    b: tuple[Steps, ...]
+    to_c: tuple[Steps, ...]
+    c: tuple[Steps, ...]
 
 
-def _conv(narrow: int, wide: int, kernel: Size, stride: int = 1) -> nn.Sequential:
-    rows, columns = (kernel, kernel) if isinstance(kernel, int) else kernel
-    convolution = nn.Conv2d(narrow, wide, (rows, columns), stride, padding=(rows // 2, columns // 2), bias=False)
-    return nn.Sequential(convolution, nn.BatchNorm2d(wide), nn.ReLU(inplace=True))
+def _compact(w: int) -> _Filters:
+    """Every branch has w channels on the first grid, and twice as many on each following one."""
+    return _Filters(
+        a=(((w, 1),), ((w, 1), (w, 3)), ((w, 1), (w, 3), (w, 3))),
+        to_b=(((w, 3),), ((w, 1), (w, 3), (w, 3))),
+        b=(((2 * w, 1),), ((2 * w, 1), (2 * w, (1, 7)), (2 * w, (7, 1)))),
+        to_c=(((2 * w, 3),), ((2 * w, 1), (2 * w, 3), (2 * w, 3))),
+        c=(((4 * w, 1),), ((4 * w, 1), (4 * w, (1, 3)), (4 * w, (3, 1)))),
+    )
 
 
-def _branch(narrow: int, wide: int, *kernels: Size) -> nn.Sequential:
-    widths = [narrow, *[wide] * len(kernels)]
-    return nn.Sequential(*[_conv(a, b, kernel) for a, b, kernel in zip(widths, widths[1:], kernels, strict=False)])
+def _published(w: int) -> _Filters:
+    """Inception-ResNet-v2 (Szegedy et al. 2017, figs. 7 and 16-19), in units of its first convolution's 32 channels.
 
-
-class ScaledResidual(nn.Module):
-    """Parallel branches, widened by a linear 1x1 convolution, scaled, and added to their input.
-
-    The scale (Szegedy et al. 2017, arXiv:1602.07261, sec. 3.3) keeps wide residual networks from dying early.
+    The paper's 1154 and 2048 channels of the last two grids cannot be added; the reductions give 1152 and 2144.
     """
-
-    def __init__(self, channels: int, branches: list[nn.Sequential], wide: int, scale: float):
-        super().__init__()
-        self.branches = nn.ModuleList(branches)
-        self.expand = nn.Conv2d(wide * len(branches), channels, 1)
-        self.scale = scale
-
-    def forward(self, x: Tensor) -> Tensor:
-        residual = self.expand(torch.cat([branch(x) for branch in self.branches], 1))
-        return torch.relu(x + self.scale * residual)
-
-
-class Reduction(nn.Module):
-    """Halve the grid and double the channels: max pooling beside two strided convolutions."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        half = channels // 2
-        self.pool = nn.MaxPool2d(3, 2, padding=1)
-        self.short = _conv(channels, half, 3, 2)
-        self.long = nn.Sequential(_conv(channels, half, 1), _conv(half, half, 3), _conv(half, half, 3, 2))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([self.pool(x), self.short(x), self.long(x)], 1)
-
-
-def _block_a(channels: int, wide: int, scale: float) -> nn.Module:
-    kernels: list[tuple[Size, ...]] = [(1,), (1, 3), (1, 3, 3)]
-    return ScaledResidual(channels, [_branch(channels, wide, *sizes) for sizes in kernels], wide, scale)
-
-
-def _block_b(channels: int, wide: int, scale: float) -> nn.Module:
-    kernels: list[tuple[Size, ...]] = [(1,), (1, (1, 7), (7, 1))]
-    return ScaledResidual(channels, [_branch(channels, wide, *sizes) for sizes in kernels], wide, scale)
-
-
-def _block_c(channels: int, wide: int, scale: float) -> nn.Module:
-    kernels: list[tuple[Size, ...]] = [(1,), (1, (1, 3), (3, 1))]
-    return ScaledResidual(channels, [_branch(channels, wide, *sizes) for sizes in kernels], wide, scale)
+    return _Filters(
+        a=(((w, 1),), ((w, 1), (w, 3)), ((w, 1), (3 * w // 2, 3), (2 * w, 3))),
+        to_b=(((12 * w, 3),), ((8 * w, 1), (8 * w, 3), (12 * w, 3))),
+        b=(((6 * w, 1),), ((4 * w, 1), (5 * w, (1, 7)), (6 * w, (7, 1)))),
+        to_c=(((8 * w, 1), (12 * w, 3)), ((8 * w, 1), (9 * w, 3)), ((8 * w, 1), (9 * w, 3), (10 * w, 3))),
+        c=(((6 * w, 1),), ((6 * w, 1), (7 * w, (1, 3)), (8 * w, (3, 1)))),
+    )
 
 
 @models.register("inception_resnet")
@@ -77,22 +66,25 @@ def inception_resnet(
     width: Annotated[int, Range(8, 128)] = 32,
     depth: Annotated[int, Range(1, 5)] = 1,
     residual_scale: Annotated[float, Range(0.01, 1.0)] = 0.2,
+    stem: Stem = "small",
+    norm: Norm = "batch",
 ) -> nn.Module:
-    """Inception-ResNet blocks A, B and C on three grids, each half of the one before (Szegedy et al. 2017).
+    """Inception-ResNet blocks A, B and C on three grids, each half of the one before (arXiv:1602.07261).
 
-    width: channels of a branch on the first grid; depth: blocks A, B, C are repeated depth, 2 depth and depth times
-    (the published network has depth 5). The stem quarters the film, below 64 px it halves it.
+    stem: `small` goes with a compact network for small films and data sets, `inception_v4` with the published filters
+    (at width 32; grids of 35, 17 and 8 at 299 px). width: channels of the first convolution. depth: blocks A, B, C are
+    repeated depth, 2 depth and depth times (published: depth 5).
     """
-    if image_size < 16:
-        raise Infeasible(f"inception_resnet needs films of 16 px or more, not {image_size}")
-    channels = 2 * width
-    layers: list[nn.Module] = [_conv(1, width, 3, 2), _conv(width, width, 3), _conv(width, channels, 3)]
-    if image_size >= 64:
-        layers.append(nn.MaxPool2d(3, 2, padding=1))
-    layers += [_block_a(channels, width, residual_scale) for _ in range(depth)]
-    layers += [Reduction(channels)]
-    layers += [_block_b(2 * channels, 2 * width, residual_scale) for _ in range(2 * depth)]
-    layers += [Reduction(2 * channels)]
-    layers += [_block_c(4 * channels, 4 * width, residual_scale) for _ in range(depth)]
-    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout), nn.Linear(4 * channels, outputs)]
-    return nn.Sequential(*layers, *head)
+    check_size("inception_resnet", image_size, stem)
+    valid = stem == "inception_v4"
+    filters = _published(width) if valid else _compact(width)
+    layers = inception_v4_stem(width, norm) if valid else small_stem(image_size, width, norm)
+    first = 12 * width if valid else 2 * width
+    second = reduced(first, filters.to_b)
+    third = reduced(second, filters.to_c)
+    layers += [ScaledResidual(first, filters.a, norm, residual_scale) for _ in range(depth)]
+    layers += [reduction(first, filters.to_b, norm, valid=valid)]
+    layers += [ScaledResidual(second, filters.b, norm, residual_scale) for _ in range(2 * depth)]
+    layers += [reduction(second, filters.to_c, norm, valid=valid)]
+    layers += [ScaledResidual(third, filters.c, norm, residual_scale) for _ in range(depth)]
+    return nn.Sequential(*layers, *classifier(third, 1, outputs, dropout))

@@ -1,11 +1,13 @@
 """A checkpoint can be used alone, is whole or not there, and says why it does not fit."""
 
+import math
 import random
 import re
 import resource
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from cxr_core.checkpoint import CheckpointError, load_checkpoint, save_checkpoin
 from cxr_core.config import Task, TrainConfig
 from cxr_core.data.films import TrainingData
 from cxr_core.evaluate import predict
+from cxr_core.normalisations import normalisations
 from cxr_core.registry import Chosen
 from cxr_core.train import Training
 
@@ -43,10 +46,10 @@ def path(training: Training, tmp_path: Path) -> Path:
 
 def test_a_loaded_network_predicts_what_the_saved_one_did(path: Path, training: Training) -> None:
     checkpoint = load_checkpoint(path)
-    batches = Batches(training.data.val, torch.device("cpu"), checkpoint.moments)
+    batches = Batches(training.data.val, torch.device("cpu"))
     model = checkpoint.build().to(memory_format=torch.channels_last)  # rounds as in training
-    expected = predict(training.average.model, training.val_films)
-    np.testing.assert_array_equal(predict(model, batches), expected)
+    expected = predict(training.average.model, training.val_films, training.normalise)
+    np.testing.assert_array_equal(predict(model, batches, checkpoint.normalise), expected)
 
 
 def test_a_checkpoint_knows_its_configuration_and_labels(path: Path, training: Training) -> None:
@@ -55,8 +58,22 @@ def test_a_checkpoint_knows_its_configuration_and_labels(path: Path, training: T
     assert (config.task, config.image_size, config.seed) == (training.config.task, 28, 0)
 
 
-def test_a_checkpoint_knows_the_pixel_moments_of_its_films(path: Path, training: Training) -> None:
-    assert load_checkpoint(path).moments == training.data.pixel_moments
+@pytest.mark.parametrize("name", normalisations)
+def test_a_checkpoint_knows_how_its_films_were_normalised(
+    name: str, configure: Configure, data: TrainingData, tmp_path: Path
+) -> None:
+    training = Training(configure(normalize=Chosen(name)), data)
+    training.save(tmp_path / "a.pt")
+    restored = load_checkpoint(tmp_path / "a.pt").normalise
+    assert restored.offset.equal(training.normalise.offset)
+    assert restored.scale == training.normalise.scale
+
+
+def test_a_checkpoint_knows_how_its_films_became_square(
+    configure: Configure, data: TrainingData, tmp_path: Path
+) -> None:
+    Training(configure(), replace(data, aspect="pad")).save(tmp_path / "a.pt")
+    assert load_checkpoint(tmp_path / "a.pt").aspect == "pad"
 
 
 def test_a_checkpoint_knows_the_versions_that_wrote_it(path: Path) -> None:
@@ -78,7 +95,7 @@ class Intruder:
 
 
 def test_a_file_is_read_without_running_what_is_in_it(tmp_path: Path) -> None:
-    torch.save({"format": 1, "weights": Intruder(tmp_path / "trace")}, tmp_path / "a.pt")
+    torch.save({"format": 2, "weights": Intruder(tmp_path / "trace")}, tmp_path / "a.pt")
     with pytest.raises(CheckpointError, match=re.escape(str(tmp_path / "a.pt"))):
         load_checkpoint(tmp_path / "a.pt")
     assert not (tmp_path / "trace").exists()
@@ -90,9 +107,40 @@ def test_a_file_is_read_without_running_what_is_in_it(tmp_path: Path) -> None:
 def test_weights_that_do_not_fit_the_network_are_refused(path: Path, configure: Configure) -> None:
     checkpoint = load_checkpoint(path)
     others = {key: tensor for key, tensor in checkpoint.weights.items() if key != "0.weight"}
-    save_checkpoint(path, checkpoint.config, checkpoint.moments, others, None)
+    save_checkpoint(path, checkpoint.config, checkpoint.aspect, checkpoint.normalise, others, None)
     with pytest.raises(CheckpointError, match=rf"^{re.escape(str(path))}: .*0\.weight"):
         load_checkpoint(path).build()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"offset": torch.zeros(32, 32)},
+        {"offset": torch.zeros(28)},
+        {"offset": torch.zeros((), dtype=torch.long)},
+        {"offset": torch.tensor(math.nan)},
+        {"offset": 0.5},
+        {"scale": 0.0},
+        {"scale": math.inf},
+        {"scale": "1"},
+    ],
+    ids=str,
+)
+def test_a_normalisation_that_does_not_fit_the_films_is_refused(path: Path, wrong: dict) -> None:
+    content = torch.load(path)
+    content["preprocessing"] |= wrong
+    torch.save(content, path)
+    with pytest.raises(CheckpointError, match=rf"^{re.escape(str(path))}: .*\(the normalisation is missing or wrong\)"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("key", ["offset", "scale", "aspect", "image_size"])
+def test_a_checkpoint_without_a_part_of_its_preprocessing_is_refused(path: Path, key: str) -> None:
+    content = torch.load(path)
+    del content["preprocessing"][key]
+    torch.save(content, path)
+    with pytest.raises(CheckpointError, match=rf"^{re.escape(str(path))}: .*'{key}' is missing"):
+        load_checkpoint(path)
 
 
 # Resuming
@@ -141,6 +189,19 @@ def test_other_labels_or_another_size_are_refused(different: dict, path: Path, c
     other = TrainConfig.from_flat(load_checkpoint(path).config.flat, **values)
     with pytest.raises(CheckpointError, match=rf"\({next(iter(different))} differ"):
         load_checkpoint(path).progress_of(other)
+
+
+def test_films_that_became_square_otherwise_are_refused(path: Path, training: Training) -> None:
+    padded = replace(training.data, aspect="pad")
+    with pytest.raises(CheckpointError, match=r"belongs to films made square by squash, not pad$"):
+        Training(training.config, padded).resume(path)
+
+
+def test_a_resumed_training_goes_on_with_the_normalisation_it_began_with(path: Path, training: Training) -> None:
+    brighter = replace(training.data, train=replace(training.data.train, images=training.data.train.images + 9))
+    resumed = Training(training.config, brighter)
+    resumed.resume(path)
+    assert resumed.normalise.offset.equal(training.normalise.offset)
 
 
 # Whole or not at all
@@ -218,7 +279,8 @@ def test_a_folder_is_refused_by_name(tmp_path: Path) -> None:
 
 def test_one_flipped_bit_in_the_weights_is_found(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
-        tensor = max(archive.infolist(), key=lambda info: info.file_size)
+        tensors = [info for info in archive.infolist() if "/data/" in info.filename]
+    tensor = max(tensors, key=lambda info: info.file_size)
     whole = bytearray(path.read_bytes())
     whole[tensor.header_offset + 200 + tensor.file_size // 2] ^= 4  # the header is shorter than 200 bytes
     path.write_bytes(whole)

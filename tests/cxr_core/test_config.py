@@ -22,6 +22,8 @@ def another_value(parameter: Parameter) -> Scalar:
     """A value that the schema allows and that is not the default."""
     if parameter.type is bool:
         return not parameter.default
+    if parameter.type is str and not parameter.options:
+        return f"{parameter.default}x"
     if parameter.options:
         return next(option for option in parameter.options if option != parameter.default)
     low, high = parameter.range.low, parameter.range.high
@@ -73,14 +75,14 @@ def test_a_configuration_rebuilt_from_its_flat_names_is_the_same(
 
 
 def test_flat_names_are_dotted_and_hold_the_defaults_of_the_chosen(configure: Callable[..., TrainConfig]) -> None:
-    flat = configure(model=Chosen("small_cnn", {"width": 16}), schedule=Chosen("step", {"gamma": 0.3})).flat
-    chosen = {key: value for key, value in flat.items() if key.startswith(("model", "schedule"))}
+    flat = configure(loss=Chosen("focal", {"gamma": 3.0}), sampler=Chosen("oversample")).flat
+    chosen = {key: value for key, value in flat.items() if key.startswith(("loss", "sampler"))}
     assert chosen == {
-        "model": "small_cnn",
-        "model.small_cnn.width": 16,
-        "schedule": "step",
-        "schedule.step.gamma": 0.3,
-        "schedule.step.at": 0.5,
+        "loss": "focal",
+        "loss.focal.gamma": 3.0,
+        "loss.focal.alpha": None,
+        "sampler": "oversample",
+        "sampler.oversample.threshold": 0.2,
     }
 
 

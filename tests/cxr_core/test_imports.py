@@ -8,19 +8,18 @@ from pathlib import Path
 import pytest
 
 import cxr_core
+from cxr_core.data import readers
+from cxr_core.models import models
 
 CORE = Path(cxr_core.__file__).parent
 MODULES = {
     ".".join(("cxr_core", *path.relative_to(CORE).with_suffix("").parts)): path for path in sorted(CORE.rglob("*.py"))
 }
-FAMILIES = {name for name in MODULES if name.startswith("cxr_core.models.")} - {
-    "cxr_core.models.registry",
-    "cxr_core.models.__init__",
-}
+FAMILIES = {family.function.__module__ for family in models.values()}
 COMPONENTS = FAMILIES | {
     f"cxr_core.{kind}" for kind in ("losses", "samplers", "schedules", "optimizers", "augmentations")
 }
-READERS = {f"cxr_core.data.{name}" for name in ("medmnist", "nih", "phantom")}
+READERS = {reader.function.__module__ for reader in readers.values()}
 
 
 def imported(module: str) -> set[str]:

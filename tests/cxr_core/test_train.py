@@ -3,8 +3,9 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import chain, islice
+from itertools import chain, count, islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from cxr_core.augmentations import augmentations
 from cxr_core.batches import Batches
 from cxr_core.checkpoint import load_checkpoint
 from cxr_core.config import SEARCHABLE, Task, TrainConfig
-from cxr_core.data import DataName, TrainingData, build_cache, split_by_patient
+from cxr_core.data import DataName, DataPolicy, TrainingData
+from cxr_core.data.preparation import prepare
 from cxr_core.evaluate import predict, score
 from cxr_core.models import Infeasible
 from cxr_core.registry import Chosen, Registry
@@ -25,7 +27,20 @@ EVERYTHING = {
     "dropout": 0.3,
     "ema": 0.9,
     "sampler": Chosen("oversample", {"threshold": 0.5}),
-    "augment": Chosen("affine", {"horizontal_flip": True}),
+    "augment": Chosen(
+        "standard",
+        {
+            "rotation_from": -9.0,
+            "crop": 0.2,
+            "horizontal_flip": True,
+            "equalize": 0.5,
+            "gamma": 0.2,
+            "brightness": 0.1,
+            "noise": 0.1,
+            "erasing": 0.5,
+        },
+    ),
+    "normalize": Chosen("mean_image"),
     "schedule": Chosen("cosine", {"warmup": 0.2}),
     "loss": Chosen("weighted_bce"),
 }
@@ -179,10 +194,27 @@ def test_epochs_count_from_one_to_the_end_of_the_schedule(configure: Configure, 
 def test_the_train_loss_is_the_mean_over_the_epoch(configure: Configure, data: TrainingData) -> None:
     config = configure(epochs=1, lr=1e-8, augment=Chosen("none"), batch_size=90)
     before = Training(config, data)
-    films = Batches(data.train, torch.device("cpu"), data.pixel_moments)
-    expected = before.loss(before.model.train()(films.films(np.arange(90))), films.targets(np.arange(90)))
+    films = before.normalise(before.train_films.films(np.arange(90)))
+    expected = before.loss(before.model.train()(films), before.train_films.targets(np.arange(90)))
     (epoch,) = Training(config, data).epochs()
     assert epoch.train_loss == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_the_train_loss_and_the_speed_count_the_films_that_were_drawn(
+    configure: Configure, data: TrainingData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a constant loss of 2 the mean is 2, however few films a balanced epoch has."""
+    clock = count()
+    monkeypatch.setattr("cxr_core.train.time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
+    training = Training(configure(epochs=1, sampler=Chosen("balanced_batch")), data)
+    training.loss = lambda logits, targets: 2 + 0 * logits.sum()
+    (epoch,) = training.epochs()
+    with_finding = int((data.train.targets == 1).any(axis=1).sum())
+    without = int(((data.train.targets != 1).all(axis=1) & (data.train.targets == 0).any(axis=1)).sum())
+    drawn = 2 * min(with_finding, without)
+    assert drawn < len(data.train)
+    assert epoch.train_loss == pytest.approx(2, rel=1e-6)
+    assert epoch.films_per_second == drawn  # the clock goes on by a second between its readings
 
 
 def test_the_metrics_are_those_of_the_checkpoints_network(
@@ -191,9 +223,9 @@ def test_the_metrics_are_those_of_the_checkpoints_network(
     training = Training(configure(**EVERYTHING), data)
     *_, last = training.epochs()
     training.save(tmp_path / "a.pt")
-    batches = Batches(data.val, torch.device("cpu"), data.pixel_moments)
-    model = load_checkpoint(tmp_path / "a.pt").build().to(memory_format=torch.channels_last)  # rounds as in training
-    probabilities = predict(model, batches)
+    checkpoint = load_checkpoint(tmp_path / "a.pt")
+    model = checkpoint.build().to(memory_format=torch.channels_last)  # rounds as in training
+    probabilities = predict(model, Batches(data.val, torch.device("cpu")), checkpoint.normalise)
     assert score(data.val.targets, probabilities, data.labels) == last.validation
 
 
@@ -233,15 +265,31 @@ def test_augmentation_is_for_training_films_only(
     configure: Configure, data: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
-    monkeypatch.setattr(type(augmentations), "call", _counting(augmentations, seen))
+    monkeypatch.setattr(type(augmentations), "call", _recording(augmentations, seen))
     list(train(configure(epochs=1), data))
-    assert sum(seen) == len(data.train)
+    assert sum(map(len, seen)) == len(data.train)
 
 
-def _counting(registry: Registry, seen: list[int]) -> Callable:
+def test_films_are_augmented_in_0_to_1_and_normalised_after_that(
+    configure: Configure, data: TrainingData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given, seen = [], []
+    monkeypatch.setattr(type(augmentations), "call", _recording(augmentations, given))
+    training = Training(configure(epochs=1, augment=Chosen("none"), batch_size=90), data)
+    training.model.register_forward_pre_hook(lambda model, args: seen.append(args[0]) if model.training else None)
+    list(training.epochs())
+    assert 0 <= given[0].min() < 0.1 < 0.7 < given[0].max() <= 1
+    assert seen[0].equal(training.normalise(given[0]))
+    assert abs(seen[0].mean().item()) < 1e-5
+    assert abs(seen[0].std(correction=0).item() - 1) < 1e-5
+
+
+def _recording(registry: Registry, seen: list[torch.Tensor]) -> Callable:
+    """`Registry.call` that also keeps what this registry's components are given first."""
+
     def call(self: Registry, chosen: Chosen, *args: object) -> object:
         if self is registry:
-            seen.append(len(args[0]))
+            seen.append(args[0])
         return self[chosen.name].function(*args, **chosen.params)
 
     return call
@@ -249,12 +297,12 @@ def _counting(registry: Registry, seen: list[int]) -> Callable:
 
 def test_a_small_net_learns_pneumonia_in_two_epochs(real_data: Path, configure: Configure) -> None:
     """0.95 of validation AUROC, on real films of 28 px; the saturated net reaches 0.996."""
-    source = DataName("medmnist", str(real_data / "pneumoniamnist.npz")).open()
-    split = split_by_patient(source.films, source.labels, 0.1)
-    seen = split[split["split"] != "test"]
-    films = TrainingData.open(build_cache(source, seen, 28), seen, source.labels)
+    task = Task("binary", ("Pneumonia",))
+    name = DataName("medmnist", str(real_data / "pneumoniamnist.npz"))
+    prepared = prepare(name, DataPolicy(image_size=28, validation=0.1), task)
+    films = TrainingData.open(prepared.cache, prepared.development, task.labels)
     config = configure(model=Chosen("small_cnn", {"width": 16}), epochs=2, batch_size=64)
-    *_, last = train(replace(config, task=Task("binary", source.labels)), films)
+    *_, last = train(replace(config, task=task), films)
     assert last.validation.auroc["Pneumonia"] > 0.95
 
 

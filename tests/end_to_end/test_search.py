@@ -20,7 +20,7 @@ from sklearn.metrics import roc_auc_score
 
 from cxr_core.batches import Batches
 from cxr_core.checkpoint import load_checkpoint
-from cxr_core.data import TrainingData
+from cxr_core.data import TrainingData, open_cache
 from cxr_core.evaluate import predict
 from search.study import Outcome
 from tests.end_to_end.conftest import REPOSITORY, finish
@@ -54,19 +54,26 @@ def test_the_winners_checkpoint_gives_the_winners_value(finished):
     study = search.study
     winner = study.winner()
     checkpoint = load_checkpoint(study.folder / winner.epochs[-1].checkpoint)
-    (cache,) = (search.folder / "cache").glob("medmnist-28px-????????????????")
-    data = TrainingData.open(cache, pd.read_parquet(study.folder / "split.parquet"), ("Pneumonia",))
-    scores = predict(checkpoint.build(), Batches(data.val, torch.device("cpu"), checkpoint.moments))
+    data = TrainingData.open(development_cache(search), pd.read_parquet(study.folder / "films.parquet"), ("Pneumonia",))
+    scores = predict(checkpoint.build(), Batches(data.val, torch.device("cpu")), checkpoint.normalise)
     assert roc_auc_score(data.val.targets[:, 0], scores[:, 0]) == pytest.approx(winner.value, abs=1e-6)
+
+
+def development_cache(search):
+    """The only cache that trials are given, as the study's own films say."""
+    wanted = set(pd.read_parquet(search.study.folder / "films.parquet")["image"])
+    caches = (search.folder / "cache").glob("medmnist-28px-*")
+    (cache,) = (path for path in caches if path.is_dir() and wanted <= set(open_cache(path)[1]["image"]))
+    return cache
 
 
 def test_no_trial_can_read_the_test_split(finished):
     search, _ = finished
-    (cache,) = (search.folder / "cache").glob("medmnist-28px-????????????????")
-    images = pd.read_parquet(cache / "manifest.parquet")["image"]
-    split = pd.read_parquet(search.study.folder / "split.parquet")
+    images = open_cache(development_cache(search))[1]["image"]
+    films = pd.read_parquet(search.study.folder / "films.parquet")
     assert not images.str.startswith("test/").any()
-    assert set(split["split"]) == {"train", "val"}
+    assert not films["image"].str.startswith("test/").any()
+    assert set(films["split"]) == {"train", "val"}
 
 
 def test_two_legs_run_at_the_same_time(finished):

@@ -58,7 +58,9 @@ def make_study(tmp_path, make_space):
         split = pd.DataFrame({"image": ["a", "b"], "patient": ["a", "b"], "split": ["train", "val"]})
         facts = {"seed": 0, "data": "phantom", "split_hash": "0", "mlflow": "", "versions": {}}
         facts |= {"films": {"train": 1, "val": 1}, "patients": {"train": 1, "val": 1}, "unreadable": 0}
-        facts["positives"] = {"train": {"Pneumonia": 1}, "val": {"Pneumonia": 0}}
+        counts = {"train": {"positive": 1, "labelled": 1, "prevalence": 1.0}}
+        counts["val"] = {"positive": 0, "labelled": 1, "prevalence": 0.0}
+        facts |= {"labels": {"Pneumonia": counts}, "missing": 0, "copies": 0, "notes": []}
         return Study.create(tmp_path / f"study{next(count)}", space or make_space(), facts, split)
 
     return make

@@ -48,6 +48,31 @@ def test_a_label_set_may_be_named(make_space):
     assert make_space(text).task.labels == CHESTXRAY14
 
 
+def test_the_data_section_is_a_data_policy(make_space):
+    space = make_space(
+        SPACE, "data.aspect=pad", "data.views=[PA]", "data.folds=5", "data.fold=4", "data.uncertain=ones"
+    )
+    policy = space.header.data.policy
+    assert (policy.aspect, policy.views, policy.folds, policy.fold) == ("pad", ("PA",), 5, 4)
+    assert (policy.uncertain, policy.duplicates, policy.allow_missing) == ("ones", "refuse", False)
+
+
+def test_keys_of_the_data_section_that_cannot_hold_together_are_a_mistake(mistakes):
+    (mistake,) = mistakes(SPACE, "data.fold=3")
+    assert mistake.endswith(": data: fold 3 does not exist; there are no folds, counted from 0")
+
+
+def test_a_binary_task_may_choose_its_negatives(make_space):
+    assert make_space(SPACE, "task.against=no_finding").task.against == "no_finding"
+    assert make_space(SPACE).task.against == "rest"
+
+
+def test_only_a_binary_task_chooses_its_negatives(mistakes):
+    text = SPACE.replace("binary", "multilabel").replace("[Pneumonia]", "[Pneumonia, Mass]")
+    (mistake,) = mistakes(text, "task.against=no_finding")
+    assert "task.against: only a binary task chooses its negatives" in mistake
+
+
 def test_every_form_of_a_domain_is_read(make_space):
     space = make_space(
         SPACE,
@@ -97,7 +122,7 @@ space:
         "broken.yaml:7: space.modle: there is nothing named 'modle' to search; did you mean 'model'?",
         "broken.yaml:8: space.loss.weighted_bce.capp: weighted_bce has no parameter 'capp'; did you mean 'cap'?",
         "broken.yaml:8: space.loss.weighted_bce.cap: the lowest value 50 is not below the highest 1",
-        "broken.yaml:8: space.loss.fokal: there is no loss 'fokal'; known: bce, weighted_bce",
+        "broken.yaml:8: space.loss.fokal: there is no loss 'fokal'; did you mean 'focal'?",
         "broken.yaml:9: space.lr: must lie in [1e-08, 10], not be 0.0",
         "broken.yaml:10: space.epochs.stp: unknown; did you mean 'step'?",
         "broken.yaml:6: space.model: is missing: name an architecture family, or a choice of several",

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from cxr_core.data.nih import Nih
+from cxr_core.data.data_sets.nih import Nih
 
 IN_MEMORY = Path("/dev/shm")  # there, 112,120 files take a second
 

@@ -3,10 +3,12 @@
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from cxr_core.data import DataError, split_by_patient
-from cxr_core.data.nih import Nih
-from cxr_core.data.splits import check_disjoint, split_hash
+from cxr_core.data import DataError, DataPolicy, split_by_patient
+from cxr_core.data.data_sets.nih import Nih
+from cxr_core.data.splits import check_copies, check_disjoint, drop_copies, split_hash
 
 FINDINGS = ("Effusion", "Mass", "Hernia")
 
@@ -24,7 +26,7 @@ def films() -> pd.DataFrame:
 
 
 def split(films: pd.DataFrame, share: float = 0.2, seed: int = 0) -> pd.DataFrame:
-    return split_by_patient(films, FINDINGS, share, seed)
+    return split_by_patient(films, FINDINGS, DataPolicy(image_size=32, validation=share), seed)
 
 
 def rarest_finding(films: pd.DataFrame) -> pd.Series:
@@ -56,6 +58,13 @@ def test_the_table_given_is_left_alone(films: pd.DataFrame) -> None:
     pd.testing.assert_frame_equal(films, before)
 
 
+def test_a_film_without_a_split_among_films_with_one_is_refused(films: pd.DataFrame) -> None:
+    torn = films.copy()
+    torn.loc[7, "split"] = None
+    with pytest.raises(DataError, match=r"^7\.png has no split, but other films have"):
+        split(torn)
+
+
 @pytest.mark.parametrize("share", [0.05, 0.1, 0.2, 0.5])
 def test_validation_has_its_share_of_the_patients(films: pd.DataFrame, share: float) -> None:
     drawn = split(films, share)
@@ -80,7 +89,7 @@ def test_validation_has_its_share_of_each_findings_patients(films: pd.DataFrame,
 @pytest.mark.parametrize("seed", range(3))
 def test_validation_has_its_share_of_each_of_the_14_findings_films(whole_nih: Nih, seed: int) -> None:
     """10 % to within 3 points, which is one sigma for the 141 films of Hernia if films were drawn by chance."""
-    drawn = split_by_patient(whole_nih.films, whole_nih.labels, 0.1, seed)
+    drawn = split_by_patient(whole_nih.films, whole_nih.labels, DataPolicy(image_size=32), seed)
     pool = drawn.loc[drawn["split"] != "test", ["split", *whole_nih.labels]]
     share = pool[pool["split"] == "val"].sum(numeric_only=True) / pool.sum(numeric_only=True)
     assert len(share) == 14
@@ -111,7 +120,7 @@ def test_a_film_that_is_not_labelled_belongs_to_its_patient(films: pd.DataFrame)
 def test_a_patient_in_two_official_splits_is_refused_by_name(films: pd.DataFrame) -> None:
     leaking = films.copy()
     leaking.loc[leaking.index[leaking["patient"] == "17"][0], "split"] = "test"
-    with pytest.raises(DataError, match=r"^1 patients have films in two splits: 17; "):
+    with pytest.raises(DataError, match=r"^1 patient has films in two splits: 17; "):
         split(leaking)
 
 
@@ -135,14 +144,146 @@ def test_the_smallest_share_is_one_patient(films: pd.DataFrame) -> None:
     assert drawn.loc[drawn["split"] == "val", "patient"].nunique() == 1
 
 
-def test_a_share_that_leaves_nobody_to_train_on_is_refused(films: pd.DataFrame) -> None:
-    with pytest.raises(DataError, match=r"^the train split is empty"):
-        split(films, 1.0)
+def test_a_set_that_leaves_nobody_to_train_on_is_refused(films: pd.DataFrame) -> None:
+    with pytest.raises(DataError, match=r"^the train split is empty \(1 patients in all\)"):
+        split(films[films["patient"] == "17"])
 
 
 def test_a_set_without_validation_films_is_refused(films: pd.DataFrame) -> None:
     with pytest.raises(DataError, match=r"^the val split is empty"):
         split(films.assign(split="train"))
+
+
+# Random splits and folds
+
+
+RANDOM = DataPolicy(image_size=32, split="random", validation=0.1, test=0.1)
+
+
+def test_a_random_split_holds_80_10_10_percent_of_the_patients(films: pd.DataFrame) -> None:
+    """As in the published student study: drawn from all patients, whatever the official split says."""
+    patients = split_by_patient(films, FINDINGS, RANDOM).groupby("patient")["split"].first()
+    assert (patients.groupby(patients).size() / len(patients)).round(2).to_dict() == {
+        "test": 0.1,
+        "train": 0.8,
+        "val": 0.1,
+    }
+
+
+def test_a_random_split_does_not_look_at_the_official_one(films: pd.DataFrame) -> None:
+    none = split_by_patient(films.assign(split=None), FINDINGS, RANDOM)
+    pd.testing.assert_frame_equal(split_by_patient(films, FINDINGS, RANDOM), none)
+
+
+def test_a_set_without_an_official_split_gets_a_random_one(films: pd.DataFrame) -> None:
+    policy = DataPolicy(image_size=32, split="official")
+    drawn = split_by_patient(films.assign(split=None), FINDINGS, policy)
+    assert set(drawn["split"]) == {"train", "val", "test"}
+    assert (drawn.groupby("patient")["split"].nunique() == 1).all()
+
+
+def test_a_random_split_may_do_without_a_test_split(films: pd.DataFrame) -> None:
+    drawn = split_by_patient(films, FINDINGS, DataPolicy(image_size=32, split="random", test=0.0))
+    assert set(drawn["split"]) == {"train", "val"}
+
+
+def test_each_finding_has_its_share_of_a_random_test_split(films: pd.DataFrame) -> None:
+    """Of the patients whose rarest finding it is, to within one."""
+    drawn = split_by_patient(films, FINDINGS, RANDOM)
+    rarest, test = rarest_finding(drawn), drawn.groupby("patient")["split"].first() == "test"
+    for finding in (*FINDINGS, ""):
+        assert abs((test & (rarest == finding)).sum() - 0.1 * (rarest == finding).sum()) <= 1
+
+
+def folds(films: pd.DataFrame, count: int, seed: int = 0) -> list[pd.DataFrame]:
+    policies = [DataPolicy(image_size=32, folds=count, fold=fold) for fold in range(count)]
+    return [split_by_patient(films, FINDINGS, policy, seed) for policy in policies]
+
+
+@pytest.mark.parametrize("count", [2, 5, 10])
+def test_each_patient_outside_the_test_split_validates_in_one_fold(films: pd.DataFrame, count: int) -> None:
+    times = sum((fold["split"] == "val").astype(int) for fold in folds(films, count))
+    assert (times[films["split"] == "train_val"] == 1).all()
+    assert (times[films["split"] == "test"] == 0).all()
+
+
+def test_folds_keep_patients_together(films: pd.DataFrame) -> None:
+    for fold in folds(films, 5):
+        assert (fold.groupby("patient")["split"].nunique() == 1).all()
+
+
+def test_folds_have_equal_shares_of_each_finding(films: pd.DataFrame) -> None:
+    """Of the patients whose rarest finding it is, to within one."""
+    for fold in folds(films, 5):
+        pool = fold[fold["split"] != "test"]
+        rarest, val = rarest_finding(pool), pool.groupby("patient")["split"].first() == "val"
+        for finding in (*FINDINGS, ""):
+            assert abs((val & (rarest == finding)).sum() - (rarest == finding).sum() / 5) <= 1
+
+
+def test_folds_take_the_place_of_an_official_validation_split(films: pd.DataFrame) -> None:
+    official = films.assign(split=np.where(films["patient"].astype(int) % 3 == 0, "val", "train"))
+    assert (sum((fold["split"] == "val").astype(int) for fold in folds(official, 4)) == 1).all()
+
+
+@given(
+    patients=st.lists(st.integers(0, 12), min_size=30, max_size=60).filter(lambda drawn: len(set(drawn)) >= 8),
+    labels=st.data(),
+    seed=st.integers(0, 2**31),
+    policy=st.sampled_from([RANDOM, DataPolicy(image_size=32, validation=0.3), DataPolicy(image_size=32, folds=3)]),
+)
+@settings(max_examples=60, deadline=None)
+def test_whatever_the_films_every_patient_is_in_one_split(patients, labels, seed, policy) -> None:
+    table = pd.DataFrame({"image": map(str, range(len(patients))), "patient": patients, "split": None})
+    values = st.sampled_from([0.0, 1.0, np.nan])
+    for finding in FINDINGS:
+        drawn = labels.draw(st.lists(values, min_size=len(patients), max_size=len(patients)))
+        table[finding] = np.float32(drawn)
+    result = split_by_patient(table, FINDINGS, policy, seed)
+    assert (result.groupby("patient")["split"].nunique() == 1).all()
+    assert {"train", "val"} <= set(result["split"]) <= {"train", "val", "test"}
+    pd.testing.assert_frame_equal(result.drop(columns="split"), table.drop(columns="split"))
+
+
+# Identical films
+
+
+@pytest.fixture
+def copied() -> tuple[pd.DataFrame, pd.Series]:
+    """a = d over train and test, b = e over train and val, c = f within train."""
+    films = pd.DataFrame(
+        {
+            "image": list("abcdef"),
+            "patient": list("123456"),
+            "split": ["train", "train", "train", "test", "val", "train"],
+        }
+    )
+    return films, pd.Series(list("xyzxyz"), index=list("abcdef"))
+
+
+def test_identical_films_in_two_splits_are_refused_with_films_and_patients(copied) -> None:
+    message = (
+        r"^2 pictures are in two splits: d \(patient 4, test\) = a \(patient 1, train\); b \(patient 2, train\) = e"
+    )
+    with pytest.raises(DataError, match=message):
+        check_copies(*copied)
+
+
+def test_identical_films_within_a_split_are_allowed(copied) -> None:
+    films, pixels = copied
+    check_copies(films[films["image"].isin(["c", "f"])], pixels)
+
+
+def test_of_identical_films_the_split_that_judges_keeps_its_own(copied) -> None:
+    films, pixels = copied
+    kept = drop_copies(films, pixels)
+    assert kept["image"].tolist() == ["c", "d", "e", "f"]
+    check_copies(kept, pixels)
+
+
+def test_a_picture_in_all_three_splits_stays_in_the_test_split_only() -> None:
+    films = pd.DataFrame({"image": list("abc"), "patient": list("abc"), "split": ["train", "val", "test"]})
+    assert drop_copies(films, pd.Series("x", index=list("abc")))["image"].tolist() == ["c"]
 
 
 # The fingerprint

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from cxr_core.models import build_model, measure_model
-from cxr_core.models.inception_resnet import ScaledResidual
+from cxr_core.models.inception_blocks import ScaledResidual
 from cxr_core.registry import Chosen
 
 

@@ -10,9 +10,9 @@ from scipy.stats import spearmanr
 from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score
 
-from cxr_core.data.phantom import PATIENTS, Phantom, Visit, draw, patient
-from cxr_core.data.phantom_chest import SIDE, Box, Exposure, Film
-from cxr_core.data.phantom_signs import SIGNS
+from cxr_core.data.data_sets.phantom import PATIENTS, Phantom, Visit, draw, patient
+from cxr_core.data.data_sets.phantom_chest import SIDE, Box, Exposure, Film
+from cxr_core.data.data_sets.phantom_signs import SIGNS
 from cxr_core.data.source import DataError, DataName
 from cxr_core.labels import CHESTXRAY14
 

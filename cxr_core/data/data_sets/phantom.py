@@ -10,9 +10,9 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from cxr_core.data import phantom_chest, phantom_signs
-from cxr_core.data.phantom_chest import Box, Chest, Exposure, Film
-from cxr_core.data.phantom_signs import SIGNS
+from cxr_core.data.data_sets import phantom_chest, phantom_signs
+from cxr_core.data.data_sets.phantom_chest import Box, Chest, Exposure, Film
+from cxr_core.data.data_sets.phantom_signs import SIGNS
 from cxr_core.data.source import DataError, Source, readers
 from cxr_core.labels import CHESTXRAY14
 

@@ -1,6 +1,8 @@
 """ChestX-ray14 in its published layout: real films, the whole tables, and folders with faults."""
 
 import csv
+import pickle
+import random
 import re
 import shutil
 from pathlib import Path
@@ -8,11 +10,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from cxr_core.data import DataError
-from cxr_core.data.cache import resize
-from cxr_core.data.nih import Nih
+from cxr_core.data.cache.resize import resize
+from cxr_core.data.data_sets.nih import Nih
 from cxr_core.labels import CHESTXRAY14
 
 LABELS = list(CHESTXRAY14)
@@ -45,7 +49,7 @@ def refused(folder: Path, message: str) -> None:
 
 
 def test_the_mini_set_has_its_1000_films_of_682_patients(mini: Nih) -> None:
-    assert (len(mini.films), mini.films["patient"].nunique(), mini.missing) == (1000, 682, 0)
+    assert (len(mini.films), mini.films["patient"].nunique(), mini.missing) == (1000, 682, ())
 
 
 def test_the_mini_set_is_split_by_its_lists(mini: Nih) -> None:
@@ -217,10 +221,26 @@ def test_patient_sex_is_patient_gender(nih_folder: Path) -> None:
     pd.testing.assert_frame_equal(Nih(str(nih_folder)).films, latest)
 
 
-def test_an_age_may_carry_its_unit(nih_folder: Path) -> None:
-    edit(nih_folder / TABLE, ",41,", ",041Y,")
+@pytest.mark.parametrize(("written", "age"), [("041Y", 41), ("006M", 0.5), ("000D", 0), ("41", 41)])
+def test_an_age_may_carry_its_unit(nih_folder: Path, written: str, age: float) -> None:
+    edit(nih_folder / TABLE, ",41,", f",{written},")
     ages = Nih(str(nih_folder)).films.groupby("patient")["age"].first()
-    assert (ages["1"], ages["2"]) == (41, 42)
+    assert (ages["1"], ages["2"]) == (age, 42)
+
+
+def test_an_age_that_nobody_has_is_unknown_and_noted(nih_folder: Path) -> None:
+    """The first release holds a patient of 413 years."""
+    edit(nih_folder / TABLE, ",42,", ",413Y,")
+    source = Nih(str(nih_folder))
+    assert source.films.loc[source.films["patient"] == "2", "age"].isna().all()
+    assert source.notes == (f"{TABLE}: 2 of 16 ages count as unknown; the first is '413Y' on line 4",)
+
+
+def test_a_trailing_empty_column_does_not_matter(nih_folder: Path) -> None:
+    """Some copies of the first release have one."""
+    latest = Nih(str(nih_folder)).films
+    edit(nih_folder / TABLE, "\n", ",\n")
+    pd.testing.assert_frame_equal(Nih(str(nih_folder)).films, latest)
 
 
 def test_films_may_lie_in_one_folder(nih_folder: Path) -> None:
@@ -228,10 +248,90 @@ def test_films_may_lie_in_one_folder(nih_folder: Path) -> None:
     assert len(Nih(str(nih_folder)).films) == 16
 
 
+def test_a_film_in_two_folders_is_read_from_the_first(nih_folder: Path) -> None:
+    first = nih_folder / "images_001" / "images"
+    before = Nih(str(nih_folder)).read("00000001_000.png")
+    (nih_folder / "images_002" / "images").mkdir(parents=True)
+    Image.new("L", (32, 32)).save(nih_folder / "images_002" / "images" / "00000001_000.png")
+    source = Nih(str(nih_folder))
+    np.testing.assert_array_equal(source.read("00000001_000.png"), before)
+    assert source.paths["00000001_000.png"] == str(first.resolve() / "00000001_000.png")
+    assert source.notes == (
+        "films that lie in two folders: 1, first 00000001_000.png; images_001/images/00000001_000.png is read",
+    )
+
+
 def test_a_folder_of_films_may_be_a_link(nih_folder: Path, tmp_path: Path) -> None:
     shutil.move(nih_folder / "images_001", tmp_path / "elsewhere")
     (nih_folder / "images_001").symlink_to(tmp_path / "elsewhere")
     assert len(Nih(str(nih_folder)).films) == 16
+
+
+def test_without_the_official_lists_there_is_no_split_and_a_note(nih_folder: Path) -> None:
+    for name in ("train_val_list.txt", "test_list.txt"):
+        (nih_folder / name).unlink()
+    source = Nih(str(nih_folder))
+    assert source.films["split"].isna().all()
+    assert source.notes == ("the official lists are missing; test and validation films are drawn by patient",)
+
+
+def test_films_of_the_lists_that_the_table_lacks_are_noted(nih_folder: Path) -> None:
+    rows = (nih_folder / TABLE).read_text().splitlines()
+    (nih_folder / TABLE).write_text("\n".join(rows[:14]) + "\n")
+    source = Nih(str(nih_folder))
+    assert len(source.films) == 13
+    (note,) = source.notes
+    assert note.startswith(f"{TABLE} lacks 3 of the 16 films in the official lists, first 00000007_001.png; ")
+
+
+def test_the_order_of_rows_does_not_matter(nih_folder: Path) -> None:
+    films = Nih(str(nih_folder)).films
+    header, *rows = (nih_folder / TABLE).read_text().splitlines()
+    random.Random(0).shuffle(rows)
+    (nih_folder / TABLE).write_text("\n".join([header, *rows]) + "\n")
+    again = Nih(str(nih_folder)).films
+    assert list(again["image"]) != list(films["image"])
+    pd.testing.assert_frame_equal(again.sort_values("image", ignore_index=True), films)
+
+
+def boxes_of(folder: Path, *rows: str) -> Nih:
+    """The folder's films with a box list as published, whose header ends in empty columns."""
+    (folder / "BBox_List_2017.csv").write_text("\n".join(["Image Index,Finding Label,Bbox [x,y,w,h],,,", *rows]) + "\n")
+    return Nih(str(folder))
+
+
+def test_boxes_are_scaled_to_the_copy_along_both_sides(nih_folder: Path) -> None:
+    Image.new("L", (512, 256)).save(nih_folder / "images_001/images/00000007_000.png")
+    (box,) = boxes_of(nih_folder, "00000007_000.png,Infiltrate,100,200,300,400,,,").boxes.to_dict("records")
+    assert box == {
+        "image": "00000007_000.png",
+        "label": "Infiltration",
+        "x": 50,
+        "y": 50,
+        "width": 150,
+        "height": 100,
+    }
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("00000007_000.png,Infiltrates,1,2,3,4", "line 2: unknown finding 'Infiltrates'"),
+        ("00000007_000.png,Mass,1,two,3,4", "line 2: y is 'two'; a number is expected"),
+        ("00000007_000.png,Mass,1,inf,3,4", "line 2: y is 'inf'"),
+        ("00000007_000.png,Mass,1,2,3", "line 2: 5 cells instead of 6"),
+        ("00000007_000.png,Mass,1,2,3,", r"line 2: 'h\]' is empty"),
+    ],
+)
+def test_a_malformed_box_is_told_when_boxes_are_asked_for(nih_folder: Path, row: str, message: str) -> None:
+    source = boxes_of(nih_folder, row)
+    with pytest.raises(DataError, match=f"BBox_List_2017.csv: {message}"):
+        _ = source.boxes
+
+
+def test_a_source_whose_boxes_were_asked_for_can_be_pickled(nih_folder: Path) -> None:
+    source = boxes_of(nih_folder, "00000007_000.png,Mass,1,2,3,4")
+    pd.testing.assert_frame_equal(pickle.loads(pickle.dumps(source)).boxes, source.boxes)
 
 
 def test_boxes_may_be_absent(nih_folder: Path) -> None:
@@ -255,43 +355,50 @@ def test_a_folder_without_table_is_refused(nih_folder: Path) -> None:
     refused(nih_folder, f"holds neither {TABLE} nor Data_Entry_2017.csv")
 
 
-@pytest.mark.parametrize("column", ["Finding Labels", "Patient ID", "View Position"])
+@pytest.mark.parametrize("column", ["Finding Labels", "Patient ID", "View Position", "Patient Gender"])
 def test_a_missing_column_is_named(nih_folder: Path, column: str) -> None:
     edit(nih_folder / TABLE, column, "Something Else")
-    refused(nih_folder, f"{TABLE}: column '{column}' is missing; found: .*Something Else")
+    refused(nih_folder, f"{TABLE}: column '{column}' is missing; .*found: .*Something Else")
 
 
 @pytest.mark.parametrize("name", ["train_val_list.txt", "test_list.txt"])
-def test_a_missing_list_is_named(nih_folder: Path, name: str) -> None:
+def test_one_list_without_the_other_is_refused(nih_folder: Path, name: str) -> None:
     (nih_folder / name).unlink()
     refused(nih_folder, f"{name}: the official list is missing")
 
 
 def test_a_film_in_neither_list_is_named(nih_folder: Path) -> None:
     edit(nih_folder / "test_list.txt", "00000008_001.png\n", "")
-    refused(nih_folder, r"00000008_001\.png is in neither official list")
+    refused(nih_folder, rf"{TABLE}: line 17: 00000008_001\.png is in neither official list")
+
+
+def test_a_film_in_both_lists_is_named(nih_folder: Path) -> None:
+    edit(nih_folder / "test_list.txt", "00000008_001.png\n", "00000008_001.png\n00000001_001.png\n")
+    refused(nih_folder, r"00000001_001\.png is in both official lists")
+
+
+def test_a_list_that_is_not_text_is_named(nih_folder: Path) -> None:
+    (nih_folder / "test_list.txt").write_bytes(b"\x1f\x8b\x08\x00")
+    refused(nih_folder, r"test_list\.txt: line 1: not UTF-8")
 
 
 def test_an_unknown_finding_is_named(nih_folder: Path) -> None:
     edit(nih_folder / TABLE, "Effusion", "Effusions", 1)
-    refused(nih_folder, "unknown finding 'Effusions'")
+    refused(nih_folder, f"{TABLE}: line 2: unknown finding 'Effusions'; known: Atelectasis, ")
 
 
-def test_an_incomplete_download_is_refused_and_the_first_missing_film_named(nih_folder: Path) -> None:
-    (nih_folder / "images_001/images/00000003_001.png").unlink()
-    refused(nih_folder, r"1 of the 16 films in the table are not in images\*/ \(the first is 00000003_001\.png\)")
+def test_films_that_are_not_on_disk_are_missing(nih_folder: Path) -> None:
+    for name in ("00000003_001.png", "00000001_000.png"):
+        (nih_folder / "images_001/images" / name).unlink()
+    source = Nih(str(nih_folder))
+    assert source.missing == ("00000001_000.png", "00000003_001.png")
+    assert not source.films["image"].isin(source.missing).any()
+    assert list(source.films.index) == list(range(14))
 
 
-def test_one_missing_film_in_a_hundred_is_left_out_and_counted(real_data: Path, tmp_path: Path) -> None:
-    for path in (real_data / "nih_mini").iterdir():
-        if path.is_file():
-            shutil.copy(path, tmp_path)
-    (tmp_path / "images").mkdir()
-    for path in sorted((real_data / "nih_mini" / "images").iterdir())[10:]:
-        (tmp_path / "images" / path.name).symlink_to(path)
-    source = Nih(str(tmp_path))
-    assert (len(source.films), source.missing) == (990, 10)
-    assert list(source.films.index) == list(range(990))
+def test_a_folder_without_any_film_is_refused(nih_folder: Path) -> None:
+    shutil.rmtree(nih_folder / "images_001")
+    refused(nih_folder, r"none of the 16 films .* \(the first is 00000001_000\.png\); unpack the archives")
 
 
 @pytest.mark.parametrize(
@@ -312,10 +419,33 @@ def test_a_table_that_is_none_is_refused_by_name(nih_folder: Path, content: byte
 def test_a_row_without_patient_or_findings_is_refused(nih_folder: Path, column: str, old: str, new: str) -> None:
     """Its film would be in no patient's split, or be taken for a healthy one."""
     edit(nih_folder / TABLE, old, new)
-    refused(nih_folder, column)
+    refused(nih_folder, f"{TABLE}: line [67]: '{column}' is empty")
 
 
 def test_a_film_listed_twice_is_refused_by_name(nih_folder: Path) -> None:
     table = nih_folder / TABLE
     table.write_text(table.read_text() + table.read_text().splitlines()[3] + "\n")
-    refused(nih_folder, r"00000002_000\.png")
+    refused(nih_folder, rf"{TABLE}: 00000002_000\.png is listed twice, on lines 4 and 18; keep one")
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150)
+@given(data=st.data())
+def test_a_table_cut_off_anywhere_is_a_part_with_a_note_or_refused_by_name(
+    nih_folder: Path, data: st.DataObject
+) -> None:
+    table, whole = nih_folder / TABLE, nih_folder / "whole"
+    if not whole.exists():
+        shutil.copy(table, whole)
+    content = whole.read_bytes()
+    table.write_bytes(content[: data.draw(st.integers(0, len(content)))])
+    listed = [row.split(",")[0] for row in whole.read_text().splitlines()[1:]]
+    complaint = source = None
+    try:
+        source = Nih(str(nih_folder))
+    except DataError as fault:
+        complaint = str(fault)
+    if source is None:
+        assert complaint.startswith(f"{table}: ")
+    else:
+        assert list(source.films["image"]) == listed[: len(source.films)]
+        assert len(source.notes) == (len(source.films) < len(listed))

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from cxr_core.data.phantom_chest import SIDE, Box, Film, edge, texture
+from cxr_core.data.data_sets.phantom_chest import SIDE, Box, Film, edge, texture
 
 Sign = Callable[[Film, np.random.Generator], list[Box]]
 

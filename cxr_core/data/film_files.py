@@ -1,0 +1,131 @@
+"""Films in files: PNG, JPEG, TIFF and the like through Pillow, DICOM through pydicom."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+# Without EPS and its like, for which Pillow starts other programs.
+_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "JPEG2000", "WEBP", "GIF", "PPM")
+_DICOM_SUFFIXES = {".dcm", ".dicom"}
+_PREAMBLE = 128  # bytes before the mark "DICM", PS3.10 section 7.1
+_MOST_PIXELS = 178_956_970
+"""Pixels above which Pillow, too, takes a header for an attack on the memory."""
+_TURNED_ASIDE = {5, 6, 7, 8}  # EXIF orientations that swap width and height
+_PHOTOMETRIC, _MIN_IS_WHITE = 262, 0  # TIFF 6.0, PhotometricInterpretation
+
+# Set once, because filters set film by film would race between threads. That a file bends its standard, or has more
+# than half of the pixels allowed, is no news if its film can be read, and part of the reason if it cannot.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+warnings.filterwarnings("ignore", category=UserWarning, module=r"(PIL|pydicom)\.")
+
+
+def read_film(path: str) -> np.ndarray:
+    """The film in a file as (height, width), uint8 or uint16 over the type's whole range, black to white.
+
+    Colour becomes its luma (ITU-R 601), transparency is dropped, an EXIF orientation is followed. DICOM is read as
+    `dicom.read` says. May be called from many threads at once.
+    Raises OSError or ValueError, with the reason, if it cannot be read or is blank.
+    """
+    with _reasons(), open(path, "rb") as file:
+        if _is_dicom(path, file):
+            from cxr_core.data import dicom  # pydicom takes half a second, and most data sets have no DICOM
+
+            film = dicom.read(file)
+        else:
+            film = _read_image(file)
+    darkest = film.min()
+    if darkest == film.max():  # blank films would pass for identical films of different patients
+        raise ValueError(f"blank: every pixel is {darkest}")
+    return film
+
+
+def film_size(path: str) -> tuple[int, int]:
+    """Width and height, in pixels, of the film as `read_film` gives it, from the file's header alone.
+
+    Raises OSError or ValueError, with the reason, if the header cannot be read.
+    """
+    with _reasons(), open(path, "rb") as file:
+        if _is_dicom(path, file):
+            from cxr_core.data import dicom
+
+            return dicom.size(file)
+        with _open_image(file) as image:
+            width, height = image.size
+            if image.format == "TIFF":  # Pillow has swapped the sides of these already
+                return width, height
+            aside = "exif" in image.info and image.getexif().get(ExifTags.Base.Orientation) in _TURNED_ASIDE
+            return (height, width) if aside else (width, height)
+
+
+def check_size(width: int, height: int) -> None:
+    """Refuse, before anything is decoded, a size that no film has. Raises ValueError."""
+    if min(width, height) < 2:
+        raise ValueError(f"{width} x {height} px is too small for a film")
+    if width * height > _MOST_PIXELS:
+        raise ValueError(f"{width} x {height} px is too large: at most {_MOST_PIXELS:,} pixels are decoded")
+
+
+@contextmanager
+def _reasons() -> Iterator[None]:
+    """Turn whatever a damaged file makes a library raise into a ValueError of one line."""
+    try:
+        yield
+    except (OSError, MemoryError):
+        raise
+    except Exception as fault:
+        reason = " ".join(str(fault).split())
+        raise ValueError(reason if type(fault) is ValueError else f"{type(fault).__name__}: {reason}") from fault
+
+
+def _is_dicom(path: str, file: BinaryIO) -> bool:
+    head = file.read(_PREAMBLE + 4)
+    file.seek(0)
+    if not head:
+        raise ValueError("the file is empty")
+    return head[_PREAMBLE:] == b"DICM" or Path(path).suffix.lower() in _DICOM_SUFFIXES
+
+
+def _open_image(file: BinaryIO) -> Image.Image:
+    try:
+        image = Image.open(file, formats=_FORMATS)
+    except UnidentifiedImageError:
+        file.seek(0)
+        raise ValueError(
+            f"neither {', '.join(_FORMATS)} nor DICOM, or damaged in its header; it begins with {file.read(12)!r}"
+        ) from None
+    except Image.DecompressionBombError as fault:
+        raise ValueError(f"too large: {fault}") from None
+    check_size(*image.size)
+    return image
+
+
+def _read_image(file: BinaryIO) -> np.ndarray:
+    with _open_image(file) as image:
+        inverted = image.format == "TIFF" and image.mode.startswith("I;16") and _min_is_white(image)
+        ImageOps.exif_transpose(image, in_place=True)
+        if image.mode == "F":
+            raise ValueError("pixels are floating-point numbers, whose black and white nobody has stated")
+        if image.mode == "I":
+            return _within_16_bits(np.asarray(image))
+        if image.mode.startswith("I;16"):
+            film = np.asarray(image).astype(np.uint16, copy=False)  # also to this machine's byte order
+            return ~film if inverted else film
+        image.info.pop("transparency", None)  # else Pillow looks for a grey that stands for it
+        return np.asarray(image if image.mode == "L" else image.convert("L"))
+
+
+def _min_is_white(image: Image.Image) -> bool:
+    # Pillow inverts such films of 8 bits itself, but not those of 16.
+    return bool(image.tag_v2.get(_PHOTOMETRIC) == _MIN_IS_WHITE)  # type: ignore[attr-defined]
+
+
+def _within_16_bits(pixels: np.ndarray) -> np.ndarray:
+    low, high = pixels.min(), pixels.max()
+    if low < 0 or high > 65535:
+        raise ValueError(f"pixels from {low} to {high} do not fit into 16 bits")
+    return pixels.astype(np.uint16)
