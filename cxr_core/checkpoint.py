@@ -11,10 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from cxr_core.config import Task, TrainConfig
-from cxr_core.models import build_model
 from cxr_core.normalisations import Normalisation
 
-_FORMAT = 2
+_FORMAT = 3
 
 
 class CheckpointError(Exception):
@@ -25,21 +24,22 @@ class CheckpointError(Exception):
 class Checkpoint:
     """A saved training: weights to predict with, and what is needed to go on if it was not finished.
 
-    aspect: how films became square. normalise: what the network is given, from films in [0, 1].
+    aspect: how films became square. normalise: what the network is given, from films in [0, 1]. thresholds: by rule
+    (see `fit_thresholds`), the scores of each finding from which on it is called, fitted on validation.
     """
 
     path: Path
     config: TrainConfig
     aspect: str
     normalise: Normalisation
+    thresholds: dict[str, list[float]]
     weights: dict[str, Tensor]
     progress: dict[str, Any] | None
     versions: dict[str, str]
 
     def build(self) -> nn.Module:
         """The network with the saved weights, in evaluation mode."""
-        labels = self.config.task.labels
-        model = build_model(self.config.model, self.config.image_size, len(labels), self.config.dropout)
+        model = self.config.network(pretrained=False)
         try:
             model.load_state_dict(self.weights, strict=True)
         except RuntimeError as fault:
@@ -65,16 +65,18 @@ def save_checkpoint(
     config: TrainConfig,
     aspect: str,
     normalise: Normalisation,
+    thresholds: dict[str, list[float]],
     weights: dict[str, Tensor],
     progress: dict[str, Any] | None,
 ) -> None:
     """Write a checkpoint; the file appears whole or not at all."""
     content = {
         "format": _FORMAT,
-        "task": {"kind": config.task.kind, "labels": list(config.task.labels)},
+        "task": {"kind": config.task.kind, "labels": list(config.task.labels), "against": config.task.against},
         "preprocessing": {"image_size": config.image_size, "aspect": aspect, **normalise.state_dict()},
         "config": config.flat,
         "seed": config.seed,
+        "thresholds": thresholds,
         "weights": weights,
         "progress": progress,
         "versions": {"python": platform.python_version(), "torch": str(torch.__version__)},
@@ -111,9 +113,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def _read(path: Path, content: dict[str, Any]) -> Checkpoint:
-    task = Task(content["task"]["kind"], tuple(content["task"]["labels"]))
+    told = content["task"]
+    task = Task(told["kind"], tuple(told["labels"]), told["against"])
     prepared = content["preprocessing"]
     config = TrainConfig.from_flat(content["config"], task, prepared["image_size"], content["seed"])
     normalise = Normalisation.from_state_dict(prepared, config.image_size)
-    saved = content["weights"], content["progress"], content["versions"]
+    saved = content["thresholds"], content["weights"], content["progress"], content["versions"]
     return Checkpoint(path, config, prepared["aspect"], normalise, *saved)

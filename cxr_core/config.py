@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
+from torch import nn
+
 from cxr_core.augmentations import augmentations
 from cxr_core.labels import Task
 from cxr_core.losses import losses
-from cxr_core.models import models
+from cxr_core.models import Footprint, build_model, measure_model, models
 from cxr_core.normalisations import normalisations
 from cxr_core.optimizers import optimizers
 from cxr_core.registry import Chosen, Parameter, Range, Registry, Scalar, parameter
@@ -22,7 +24,11 @@ class TrainConfig:
     """One training, completely: everything from `model` on may be searched.
 
     lr is the peak learning rate; dropout lies before the last linear layer; ema is the decay of the weights' moving
-    average, 0 for none; clip bounds the gradient's norm.
+    average, 0 for none; clip bounds the gradient's norm. head_bias lets the findings start at their prevalences.
+    centre_crop is the side of the central square that the network is given after augmentation, None for all of it.
+    micro_batch bounds the films in memory at once: larger batches accumulate gradients; None for no bound.
+    flip_tta averages predictions with those of mirrored films, where the training mirrored films, too.
+    compile is for torch.compile, which takes minutes to pay off.
     """
 
     task: Task
@@ -42,6 +48,28 @@ class TrainConfig:
     dropout: Annotated[float, Range(0, 0.95)] = 0.0
     ema: Annotated[float, Range(0, 0.99999)] = 0.0
     clip: Annotated[float, Range(0.01, 1000)] = 5.0
+    head_bias: bool = False
+    centre_crop: Annotated[int | None, Range(8, 4096)] = None
+    micro_batch: Annotated[int | None, Range(2, 4096)] = None
+    flip_tta: bool = False
+    compile: bool = False
+
+    @property
+    def mirrors(self) -> bool:
+        """Whether predictions are averaged with those of mirrored films."""
+        return self.flip_tta and bool(self.augment.params.get("horizontal_flip", False))
+
+    def network(self, *, pretrained: bool = True) -> nn.Module:
+        """The network, with its initial weights. Raises Infeasible.
+
+        pretrained: False leaves out weights trained elsewhere, where all weights are replaced anyway.
+        """
+        size, outputs = self.image_size, len(self.task.labels)
+        return build_model(self.model, size, outputs, self.dropout, crop=self.centre_crop, pretrained=pretrained)
+
+    def footprint(self) -> Footprint:
+        """The network's size, found without memory or weights. Raises Infeasible."""
+        return measure_model(self.model, self.image_size, len(self.task.labels), self.dropout, crop=self.centre_crop)
 
     @property
     def flat(self) -> dict[str, Scalar]:

@@ -26,18 +26,19 @@ class Scores:
 
 
 @torch.inference_mode()
-def predict(model: nn.Module, batches: Batches, normalise: Normalisation) -> np.ndarray:
+def predict(model: nn.Module, batches: Batches, normalise: Normalisation, *, mirror: bool = False) -> np.ndarray:
     """Probabilities of each finding, (N, C) float32, in the films' order; the model is left in evaluation mode.
 
-    normalise: on the films' device.
+    normalise: on the films' device. mirror: take the mean of the probabilities of each film and its mirror image.
     """
     model.eval()
     order = np.array_split(np.arange(len(batches)), max(1, -(-len(batches) // _BATCH)))
     probabilities = []
     for index in order:
+        films = normalise(batches.films(index))
         with batches.autocast():
-            logits = model(normalise(batches.films(index)))
-        probabilities.append(torch.sigmoid(logits.float()))
+            views = [model(view) for view in ((films, films.flip(-1)) if mirror else (films,))]
+        probabilities.append(torch.stack([torch.sigmoid(logits.float()) for logits in views]).mean(0))
     scores: np.ndarray = torch.cat(probabilities).cpu().numpy()
     return scores
 

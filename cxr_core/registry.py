@@ -28,6 +28,13 @@ class Range:
 
 
 @dataclass(frozen=True)
+class Check:
+    """A test of a text's content: `complaint(value)` says what is wrong, as a whole clause, or None."""
+
+    complaint: Callable[[str], str | None]
+
+
+@dataclass(frozen=True)
 class Parameter:
     """One hyperparameter: its type, the values it may take, and its default (`Parameter.empty` if none)."""
 
@@ -37,6 +44,7 @@ class Parameter:
     range: Range | None = None
     options: tuple[Scalar, ...] = ()
     optional: bool = False
+    check: Check | None = None
 
     def complaint(self, value: Any) -> str | None:
         """What is wrong with a value, as a clause that follows the parameter's name; None if nothing is."""
@@ -53,7 +61,7 @@ class Parameter:
             return f"must be finite, not {value!r}"
         if self.range and value not in self.range:
             return f"must lie in {self.range}, not be {value!r}"
-        return None
+        return self.check.complaint(value) if self.check and isinstance(value, str) else None
 
 
 _NOUNS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
@@ -61,10 +69,11 @@ _NOUNS = {bool: "true or false", int: "a whole number", float: "a number", str: 
 
 def parameter(name: str, hint: Any, default: Any = inspect.Parameter.empty) -> Parameter:
     """Read a parameter's schema from its type hint, such as `Annotated[float, Range(0, 1)]` or `Literal["a", "b"]`."""
-    bounds = None
+    bounds = check = None
     if get_origin(hint) is Annotated:
         hint, *marks = get_args(hint)
         bounds = next((mark for mark in marks if isinstance(mark, Range)), None)
+        check = next((mark for mark in marks if isinstance(mark, Check)), None)
     optional = get_origin(hint) in (Union, types.UnionType) and type(None) in get_args(hint)
     if optional:
         (hint,) = (kind for kind in get_args(hint) if kind is not type(None))
@@ -73,7 +82,7 @@ def parameter(name: str, hint: Any, default: Any = inspect.Parameter.empty) -> P
         return Parameter(name, type(options[0]), default, options=options, optional=optional)
     if hint not in _NOUNS:
         raise TypeError(f"parameter {name!r}: {hint} is no type of a hyperparameter")
-    return Parameter(name, hint, default, range=bounds, optional=optional)
+    return Parameter(name, hint, default, range=bounds, optional=optional, check=check)
 
 
 @dataclass(frozen=True)

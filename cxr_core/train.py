@@ -1,5 +1,6 @@
 """One training as a generator: it yields epochs, and the caller reports, saves or stops."""
 
+import logging
 import math
 import time
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from cxr_core.augmentations import augmentations
 from cxr_core.batches import Batches
@@ -17,11 +19,17 @@ from cxr_core.data.films import TrainingData
 from cxr_core.ema import WeightAverage
 from cxr_core.evaluate import Scores, predict, score
 from cxr_core.losses import build_loss
-from cxr_core.models import build_model
+from cxr_core.models import Infeasible, WithAuxiliary, logits_of_prevalence, set_head_bias
 from cxr_core.normalisations import normalisations
 from cxr_core.optimizers import optimizers
 from cxr_core.samplers import samplers
 from cxr_core.schedules import build_schedule
+from cxr_core.thresholds import Rule, fit_thresholds
+
+log = logging.getLogger(__name__)
+
+THRESHOLDS: tuple[Rule, ...] = ("youden", "f1")
+"""Rules by which a checkpoint's thresholds are fitted on validation."""
 
 
 class Diverged(Exception):
@@ -52,8 +60,18 @@ class Training:
     same numbers (on the CPU: the same bits) as one that is not.
     """
 
-    def __init__(self, config: TrainConfig, data: TrainingData, device: torch.device | str = "cpu"):
-        """Raises Infeasible if the network cannot be built for the films, ValueError if the films are other ones."""
+    def __init__(
+        self,
+        config: TrainConfig,
+        data: TrainingData,
+        device: torch.device | str = "cpu",
+        resume_from: Path | None = None,
+    ):
+        """Begin, or go on from a checkpoint of the same configuration.
+
+        Raises Infeasible if the network cannot be built for the films, ValueError if the films are other ones,
+        CheckpointError if the checkpoint does not fit.
+        """
         if (config.task.labels, config.image_size) != (data.labels, data.image_size):
             raise ValueError(
                 f"the configuration is for {', '.join(config.task.labels)} at {config.image_size} px, "
@@ -61,8 +79,12 @@ class Training:
             )
         self.config, self.data, self.device = config, data, torch.device(device)
         torch.manual_seed(_seed(config, 0))
-        model = build_model(config.model, config.image_size, len(data.labels), config.dropout)
+        model = config.network(pretrained=resume_from is None)
+        if config.head_bias:
+            positives, negatives = torch.from_numpy(data.counts)
+            set_head_bias(model, logits_of_prevalence(positives, positives + negatives))
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.forward = torch.compile(self.model) if config.compile else self.model
         self.average = WeightAverage(self.model, config.ema) if config.ema else None
         self.optimizer = optimizers.call(config.optimizer, self.model, config.lr)
         self.schedule = build_schedule(config.schedule)
@@ -71,10 +93,14 @@ class Training:
         self.val_films = Batches(data.val, self.device)
         self.normalise = normalisations.call(config.normalize, data).to(self.device)
         self.epoch = 0
+        self.micro_batch = min(config.micro_batch or config.batch_size, config.batch_size)
         self.val_losses: list[float] = []
+        self.thresholds: dict[str, list[float]] = {}
+        if resume_from:
+            self.resume(resume_from)
 
     def epochs(self) -> Iterator[Epoch]:
-        """Train to the end of the schedule, yielding after each epoch. Raises Diverged."""
+        """Train to the end of the schedule, yielding after each epoch. Raises Diverged, and Infeasible for memory."""
         while self.epoch < self.config.epochs:
             started = time.perf_counter()
             if self.device.type == "cuda":
@@ -109,20 +135,51 @@ class Training:
         for step, index in enumerate(batches):
             self._set_learning_rate((self.epoch - 1 + (step + 0.5) / len(batches)) / self.config.epochs)
             films = augmentations.call(self.config.augment, self.train_films.films(index), generator)
-            with self.train_films.autocast():
-                logits = self.model(self.normalise(films))
-            loss = self.loss(logits.float(), self.train_films.targets(index))
-            self.optimizer.zero_grad()
-            loss.backward()
+            loss = self._gradient(self.normalise(films), self.train_films.targets(index))
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
             self.optimizer.step()
             if self.average:
                 self.average.update(self.model)
-            total += loss.detach() * len(index)
+            total += loss * len(index)
         mean = float(total / sum(map(len, batches)))  # the pass's only wait for the device
         if not math.isfinite(mean):
             raise Diverged(f"the training loss became {mean} in epoch {self.epoch}")
         return mean
+
+    def _gradient(self, films: Tensor, targets: Tensor) -> Tensor:
+        """Leave the batch's gradient in the parameters and give its loss; in smaller parts if memory runs out."""
+        while True:
+            try:
+                return self._accumulate(films, targets)
+            except torch.OutOfMemoryError:
+                if self.micro_batch < 4:
+                    raise Infeasible(f"out of memory, even with {self.micro_batch} films at a time") from None
+                self.micro_batch //= 2
+                log.warning("out of memory; going on with %d films at a time", self.micro_batch)
+            # Outside the handler, whose fault holds on to the tensors of the failed pass.
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def _accumulate(self, films: Tensor, targets: Tensor) -> Tensor:
+        self.optimizer.zero_grad()
+        parts = math.ceil(len(films) / self.micro_batch)
+        labelled = (~targets.isnan()).sum().clamp(min=1)
+        total = torch.zeros((), device=self.device)
+        for some_films, some_targets in zip(films.tensor_split(parts), targets.tensor_split(parts), strict=True):
+            # A loss is a mean over labelled entries: so weighted, the parts add up to the batch's own.
+            share = (~some_targets.isnan()).sum() / labelled
+            loss = self._loss(some_films, some_targets) * share
+            loss.backward()
+            total += loss.detach()
+        return total
+
+    def _loss(self, films: Tensor, targets: Tensor) -> Tensor:
+        with self.train_films.autocast():
+            output = self.forward(films)
+        if not isinstance(output, WithAuxiliary):
+            return self.loss(output.float(), targets)
+        main, auxiliary = self.loss(output.logits.float(), targets), self.loss(output.auxiliary.float(), targets)
+        return main + output.weight * auxiliary
 
     def _set_learning_rate(self, progress: float) -> None:
         factor = self.schedule(progress, self.val_losses)
@@ -131,10 +188,12 @@ class Training:
 
     def _validate(self) -> Scores:
         model = self.average.model if self.average else self.model
-        probabilities = predict(model, self.val_films, self.normalise)
+        probabilities = predict(model, self.val_films, self.normalise, mirror=self.config.mirrors)
         if not np.isfinite(probabilities).all():
             raise Diverged(f"the network's outputs are not finite after epoch {self.epoch}")
-        scores = score(self.data.val.targets, probabilities, self.data.labels)
+        targets = self.data.val.targets
+        self.thresholds = {rule: fit_thresholds(targets, probabilities, rule).tolist() for rule in THRESHOLDS}
+        scores = score(targets, probabilities, self.data.labels)
         self.val_losses.append(scores.metrics["log_loss"])
         return scores
 
@@ -147,9 +206,11 @@ class Training:
             "updates": self.average.updates if self.average else 0,
             "optimizer": self.optimizer.state_dict(),
             "val_losses": self.val_losses,
+            "micro_batch": self.micro_batch,
         }
         done = self.epoch == self.config.epochs
-        save_checkpoint(path, self.config, self.data.aspect, self.normalise, weights, None if done else progress)
+        preprocessing = self.data.aspect, self.normalise, self.thresholds
+        save_checkpoint(path, self.config, *preprocessing, weights, None if done else progress)
 
     def resume(self, path: Path) -> None:
         """Go on from a checkpoint of the same configuration. Raises CheckpointError if it does not fit."""
@@ -165,17 +226,15 @@ class Training:
             self.average.updates = progress["updates"]
         self.model.load_state_dict(progress["model"] if self.average else checkpoint.weights)
         self.optimizer.load_state_dict(progress["optimizer"])
-        self.epoch, self.val_losses = progress["epoch"], list(progress["val_losses"])
+        self.epoch, self.micro_batch = progress["epoch"], progress["micro_batch"]
+        self.val_losses, self.thresholds = list(progress["val_losses"]), checkpoint.thresholds
 
 
 def train(
     config: TrainConfig, data: TrainingData, device: torch.device | str = "cpu", resume_from: Path | None = None
 ) -> Iterator[Epoch]:
     """Train a configuration to the end of its schedule, from a checkpoint if one is given. Raises Diverged."""
-    training = Training(config, data, device)
-    if resume_from:
-        training.resume(resume_from)
-    yield from training.epochs()
+    yield from Training(config, data, device, resume_from).epochs()
 
 
 def _seed(config: TrainConfig, epoch: int) -> int:

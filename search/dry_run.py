@@ -42,7 +42,7 @@ def dry_run(space: Space, data: DataName, concurrent: int, seed: int) -> int:
     for name, flat in draws:
         config = space.config(flat, seed)
         try:
-            size = measure_model(config.model, config.image_size, len(config.task.labels), config.dropout)
+            size = config.footprint()
         except Infeasible as reason:
             misfits.append(f"infeasible: {name}: {reason}")
             continue

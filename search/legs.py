@@ -13,7 +13,7 @@ from enum import Enum
 from functools import partial
 
 from cxr_core.config import TrainConfig
-from cxr_core.models import Infeasible, measure_model
+from cxr_core.models import Infeasible
 from search.rungs import Rungs
 from search.space import Space
 from search.study import EpochRecord, Outcome, Study, Trial
@@ -173,7 +173,7 @@ class Legs:
         """The first leg of a new trial, unless its network cannot be built for the films."""
         config = self.space.config(trial.flat, trial.seed)
         try:
-            measure_model(config.model, config.image_size, len(config.task.labels), config.dropout)
+            config.footprint()
         except Infeasible as reason:
             self._end(trial, Outcome.INFEASIBLE, str(reason))
             return None

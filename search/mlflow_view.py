@@ -163,7 +163,7 @@ class MlflowView:
             "epoch": epoch.epoch,
         }
         at = int(epoch.at * 1000)
-        metrics = [Metric(name, float(value), at, epoch.epoch) for name, value in values.items() if value == value]
+        metrics = [Metric(name, float(value), at, epoch.epoch) for name, value in values.items() if value is not None]
         self.client.log_batch(run.id, metrics=metrics[:_BATCH])
         run.last_epoch = epoch.epoch
 

@@ -56,7 +56,7 @@ class EpochRecord:
     epoch: int
     value: float
     train_loss: float
-    metrics: dict[str, float]
+    metrics: dict[str, float | None]
     auroc: dict[str, float | None]
     films_per_second: float
     seconds: float

@@ -95,9 +95,8 @@ class LegTrainable(tune.Trainable):
         if self._epochs is None:
             config = self.leg.config
             data = _open_data(self.workplace, config.task.labels, config.image_size)
-            self._training = Training(config, data, self.workplace.device)
-            if self.leg.checkpoint:
-                self._training.resume(Path(self.workplace.folder) / self.leg.checkpoint)
+            saved = Path(self.workplace.folder) / self.leg.checkpoint if self.leg.checkpoint else None
+            self._training = Training(config, data, self.workplace.device, saved)
             self._epochs = self._training.epochs()
         epoch = next(self._epochs)
         value = epoch.validation.metrics[self.workplace.metric]
@@ -107,8 +106,8 @@ class LegTrainable(tune.Trainable):
             epoch=epoch.index,
             value=value,
             train_loss=epoch.train_loss,
-            metrics=epoch.validation.metrics,
-            auroc={label: None if math.isnan(area) else area for label, area in epoch.validation.auroc.items()},
+            metrics=_defined(epoch.validation.metrics),
+            auroc=_defined(epoch.validation.auroc),
             films_per_second=epoch.films_per_second,
             seconds=epoch.seconds,
             peak_memory=epoch.peak_memory,
@@ -126,6 +125,11 @@ class LegTrainable(tune.Trainable):
             if older.name < f"epoch-{epoch - 1:04d}.pt":
                 older.unlink()
         return str(path.relative_to(self.workplace.folder))
+
+
+def _defined(values: dict[str, float]) -> dict[str, float | None]:
+    """JSON has no NaN."""
+    return {name: None if math.isnan(value) else value for name, value in values.items()}
 
 
 def _process_is_broken(fault: Exception) -> bool:

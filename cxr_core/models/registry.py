@@ -1,7 +1,7 @@
 """The registry of architecture families, and the check that one fits before a worker is used."""
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -56,31 +56,48 @@ class Footprint:
     flops: int
 
 
-def build_model(chosen: Chosen, image_size: int, outputs: int, dropout: float, *, pretrained: bool = True) -> nn.Module:
+def build_model(
+    chosen: Chosen, image_size: int, outputs: int, dropout: float, *, crop: int | None = None, pretrained: bool = True
+) -> nn.Module:
     """Build the chosen family, with the pretrained weights that it asks for. Raises Infeasible.
 
-    pretrained: False leaves them out, for a network whose weights are replaced anyway; nothing is read then.
+    crop: side of the central square that the network looks at, None for the whole film. pretrained: False leaves the
+    weights out, for a network whose weights are replaced anyway; nothing is read then.
     """
-    model: nn.Module = models.call(chosen, image_size, outputs, dropout)
+    if crop and crop > image_size:
+        raise Infeasible(f"a central crop of {crop} px does not fit films of {image_size} px")
+    model: nn.Module = models.call(chosen, crop or image_size, outputs, dropout)
+    if crop:
+        model.register_forward_pre_hook(partial(_crop, side=crop))
     if pretrained and isinstance(model, Pretrained):
         model.load_pretrained()
     return model
 
 
-def measure_model(chosen: Chosen, image_size: int, outputs: int, dropout: float) -> Footprint:
+def _crop(model: nn.Module, films: tuple[Tensor], side: int) -> tuple[Tensor]:
+    margin = (films[0].shape[-1] - side) // 2
+    return (films[0][..., margin : margin + side, margin : margin + side],)
+
+
+def measure_model(
+    chosen: Chosen, image_size: int, outputs: int, dropout: float, *, crop: int | None = None
+) -> Footprint:
     """Build the network on the meta device and run a film through it, without memory, weights or network.
 
     The dropout changes nothing of it. Raises Infeasible.
     """
-    return _measure(chosen.name, tuple(sorted(chosen.params.items())), image_size, outputs)
+    return _measure(chosen.name, tuple(sorted(chosen.params.items())), image_size, outputs, crop)
 
 
 @lru_cache(maxsize=1024)  # a search proposes the same network again and again, with other settings around it
-def _measure(family: str, params: tuple[tuple[str, Scalar], ...], image_size: int, outputs: int) -> Footprint:
+def _measure(
+    family: str, params: tuple[tuple[str, Scalar], ...], image_size: int, outputs: int, crop: int | None
+) -> Footprint:
     name = dict(params).get("name", family)
     try:
         with torch.device("meta"):
-            model = build_model(Chosen(family, dict(params)), image_size, outputs, 0.0, pretrained=False).eval()
+            chosen = Chosen(family, dict(params))
+            model = build_model(chosen, image_size, outputs, 0.0, crop=crop, pretrained=False).eval()
             parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
             model.requires_grad_(False)  # else the counter follows weights that are passed between modules, and fails
             with FlopCounterMode(display=False) as counter, torch.no_grad():

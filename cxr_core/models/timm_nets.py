@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 from torch import nn
 
 from cxr_core.models.registry import models
-from cxr_core.models.timm_net import timm_net
-from cxr_core.registry import Range
+from cxr_core.models.timm_net import name_complaint, timm_net
+from cxr_core.registry import Check, Range
 
 DropRate = Annotated[float, Range(0, 0.9)]
 
@@ -17,7 +17,7 @@ def by_name(
     outputs: int,
     dropout: float,
     *,
-    name: str = "convnext_tiny",
+    name: Annotated[str, Check(name_complaint)] = "convnext_tiny",
     pretrained: str = "none",
     freeze_until: str = "",
     channels: Literal[1, 3] = 1,

@@ -107,7 +107,7 @@ def test_a_file_is_read_without_running_what_is_in_it(tmp_path: Path) -> None:
 def test_weights_that_do_not_fit_the_network_are_refused(path: Path, configure: Configure) -> None:
     checkpoint = load_checkpoint(path)
     others = {key: tensor for key, tensor in checkpoint.weights.items() if key != "0.weight"}
-    save_checkpoint(path, checkpoint.config, checkpoint.aspect, checkpoint.normalise, others, None)
+    save_checkpoint(path, checkpoint.config, checkpoint.aspect, checkpoint.normalise, {}, others, None)
     with pytest.raises(CheckpointError, match=rf"^{re.escape(str(path))}: .*0\.weight"):
         load_checkpoint(path).build()
 
