@@ -1,5 +1,6 @@
 """Checkpoints that can be used alone: weights with the configuration, labels and preprocessing they belong to."""
 
+import io
 import os
 import platform
 import zipfile
@@ -69,7 +70,7 @@ def save_checkpoint(
     weights: dict[str, Tensor],
     progress: dict[str, Any] | None,
 ) -> None:
-    """Write a checkpoint; the file appears whole or not at all."""
+    """Write a checkpoint; the file appears whole or not at all. Raises OSError."""
     content = {
         "format": _FORMAT,
         "task": {"kind": config.task.kind, "labels": list(config.task.labels), "against": config.task.against},
@@ -83,8 +84,11 @@ def save_checkpoint(
     }
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
+        # In memory first: PyTorch's writer would cover up a full disk, or Ctrl-C, with a fault of its own.
+        whole = io.BytesIO()
+        torch.save(content, whole)
         with partial.open("wb") as file:
-            torch.save(content, file)
+            file.write(whole.getbuffer())
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)

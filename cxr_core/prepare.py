@@ -1,15 +1,15 @@
 """The command `python -m cxr_core.prepare`: reads a data set, caches its films, tells and shows what was found."""
 
 import argparse
+import io
 import json
 import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
-from cxr_core.data.policy import DataPolicy
-
 if TYPE_CHECKING:
+    from cxr_core.data.policy import DataPolicy
     from cxr_core.data.preparation import PreparedData
 
 DONE, BAD_DATA, INTERRUPTED = 0, 3, 130
@@ -17,9 +17,16 @@ DONE, BAD_DATA, INTERRUPTED = 0, 3, 130
 
 def main(argv: list[str] | None = None) -> int:
     """Prepare a data set; returns the exit code."""
-    args = _parse(argv)
+    try:
+        return _run(_parse(argv))
+    except KeyboardInterrupt:
+        print("interrupted; the films decoded so far are kept, and the same command goes on with them", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _run(args: argparse.Namespace) -> int:
     from cxr_core.console import show_log
-    from cxr_core.data import DataError, DataName  # pandas and pyarrow take a second: not for --help
+    from cxr_core.data import DataError, DataName
     from cxr_core.data.page import write_page
     from cxr_core.data.preparation import prepare
     from cxr_core.labels import Task
@@ -28,27 +35,24 @@ def main(argv: list[str] | None = None) -> int:
     task = Task("multilabel" if len(args.labels) > 1 else "binary", tuple(args.labels)) if args.labels else None
     try:
         prepared = prepare(DataName.parse(args.data), _policy(args), task, args.seed)
-        folder = args.out or Path("prepared") / f"{prepared.name.kind}-{prepared.policy.image_size}px"
-        _save(prepared, folder)
-        write_page(prepared, folder / "data.html")
     except DataError as fault:
         print(fault, file=sys.stderr)
         return BAD_DATA
+    folder = args.out or Path("prepared") / f"{prepared.name.kind}-{prepared.policy.image_size}px"
+    try:
+        prepared.save(folder)
+        write_page(prepared, folder / "data.html")
     except OSError as fault:
-        print(f"{fault.filename or args.out or ''}: {fault.strerror or fault}", file=sys.stderr)
+        why = f"{fault.filename or folder}: {fault.strerror or fault}"
+        print(f"{why}; name another folder for films.parquet and data.html: --out", file=sys.stderr)
         return BAD_DATA
-    except KeyboardInterrupt:
-        print("interrupted; the films decoded so far are kept, and the same command goes on with them", file=sys.stderr)
-        return INTERRUPTED
     told = describe(prepared)
-    if args.json:
-        print(json.dumps(told))
-    else:
-        _print(told, folder)
-    return DONE
+    return _tell(json.dumps(told) if args.json else _text(told, folder))
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
+    from cxr_core.data.policy import DataPolicy  # here, because Ctrl-C may come while its package is imported
+
     parser = argparse.ArgumentParser(
         "python -m cxr_core.prepare", description=__doc__.partition(": ")[2], allow_abbrev=False
     )
@@ -76,10 +80,16 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         _policy(args)
     except ValueError as wrong:
         parser.error(str(wrong))
+    if again := [label for label in args.labels if args.labels.count(label) > 1]:
+        parser.error(f"--labels names {again[0]!r} twice")
+    if args.seed < 0:
+        parser.error(f"--seed must be 0 or more, not {args.seed}")
     return args
 
 
-def _policy(args: argparse.Namespace) -> DataPolicy:
+def _policy(args: argparse.Namespace) -> "DataPolicy":
+    from cxr_core.data.policy import DataPolicy
+
     given = {key: value for key in get_type_hints(DataPolicy) if (value := getattr(args, key)) is not None}
     return DataPolicy(**given | {"views": tuple(given.get("views", ()))})
 
@@ -108,19 +118,29 @@ def describe(prepared: "PreparedData") -> dict[str, Any]:
     }
 
 
-def _save(prepared: "PreparedData", folder: Path) -> None:
-    """Write down which film is in which split, with its labels."""
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / "films.parquet.partial"
-    prepared.films.to_parquet(partial, index=False)
-    partial.replace(folder / "films.parquet")
+def _tell(text: str) -> int:
+    """Print the answer; returns the exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a folder's name may be no text
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # `| head` has seen enough, and what was asked for is done
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end of the process
+    except OSError as fault:
+        print(f"the answer cannot be printed: {fault.strerror}", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BAD_DATA
+    return DONE
 
 
-def _print(told: dict[str, Any], folder: Path) -> None:
+def _text(told: dict[str, Any], folder: Path) -> str:
+    """What was found, for reading."""
     from rich.console import Console
     from rich.table import Table
 
-    out = Console() if sys.stdout.isatty() else Console(width=120)
+    # Names of films, folders and labels are shown as they are: no markup, no wrapping.
+    text = io.StringIO()
+    out = Console(file=text, width=120, markup=False, emoji=False, highlight=False, soft_wrap=True)
     out.print(f"{told['data']}: {told['films']:,} films of {told['patients']:,} patients, split {told['split_hash']}")
     parts = list(told["splits"])
     table = Table("", *[f"{part}" for part in parts], box=None)
@@ -137,8 +157,9 @@ def _print(told: dict[str, Any], folder: Path) -> None:
         out.print(f"unreadable, left out: {film['image']} ({film['reason']})")
     for note in told["notes"]:
         out.print(f"note: {note}")
-    print(f"cache  {told['cache']}")
-    print(f"page   {folder / 'data.html'}  ({told['seconds']:.1f} s)")
+    out.print(f"cache  {told['cache']}")
+    out.print(f"page   {folder / 'data.html'}  ({told['seconds']:.1f} s)", end="")
+    return text.getvalue()
 
 
 def _prevalence(count: dict[str, Any]) -> str:

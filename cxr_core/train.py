@@ -2,6 +2,7 @@
 
 import logging
 import math
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -239,3 +240,9 @@ def train(
 
 def _seed(config: TrainConfig, epoch: int) -> int:
     return int(np.random.SeedSequence([config.seed, epoch]).generate_state(1)[0])
+
+
+if __name__ == "__main__":
+    from cxr_core.train_command import main
+
+    sys.exit(main())

@@ -19,7 +19,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     # torch takes seconds to import: not for --help or a mistyped option
     from cxr_core.console import show_log
-    from search.located_yaml import SpaceError
+    from cxr_core.located_yaml import SpaceError
     from search.preflight import PreflightError, parse_data_name
     from search.space import load_space
     from search.study import STUDIES, StudyError

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 
 import optuna
 
+from cxr_core.domains import Branches, Domain, Fixed, Interval
 from cxr_core.registry import Registry, Scalar
-from search.domains import Branches, Domain, Fixed, Interval
 
 searchers = Registry("searcher")
 """Searchers by name: `searcher(seed)` gives a fresh Optuna sampler, whose draws depend on the seed and history only."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+import pyarrow
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 # Without EPS and its like, for which Pillow starts other programs.
@@ -17,6 +18,8 @@ _MOST_PIXELS = 178_956_970
 """Pixels above which Pillow, too, takes a header for an attack on the memory."""
 _TURNED_ASIDE = {5, 6, 7, 8}  # EXIF orientations that swap width and height
 _PHOTOMETRIC, _MIN_IS_WHITE = 262, 0  # TIFF 6.0, PhotometricInterpretation
+_READ_AHEAD = 2**19
+"""Bytes: most films in one piece. PNGs come in chunks of 8 KiB, each of which would be a call to the system."""
 
 # Set once, because filters set film by film would race between threads. That a file bends its standard, or has more
 # than half of the pixels allowed, is no news if its film can be read, and part of the reason if it cannot.
@@ -31,16 +34,15 @@ def read_film(path: str) -> np.ndarray:
     `dicom.read` says. May be called from many threads at once.
     Raises OSError or ValueError, with the reason, if it cannot be read or is blank.
     """
-    with _reasons(), open(path, "rb") as file:
+    with _reasons(), open(path, "rb", _READ_AHEAD) as file:
         if _is_dicom(path, file):
             from cxr_core.data import dicom  # pydicom takes half a second, and most data sets have no DICOM
 
             film = dicom.read(file)
         else:
             film = _read_image(file)
-    darkest = film.min()
-    if darkest == film.max():  # blank films would pass for identical films of different patients
-        raise ValueError(f"blank: every pixel is {darkest}")
+    if _is_blank(film):  # blank films would pass for identical films of different patients
+        raise ValueError(f"blank: every pixel is {film.min()}")
     return film
 
 
@@ -116,7 +118,22 @@ def _read_image(file: BinaryIO) -> np.ndarray:
             film = np.asarray(image).astype(np.uint16, copy=False)  # also to this machine's byte order
             return ~film if inverted else film
         image.info.pop("transparency", None)  # else Pillow looks for a grey that stands for it
-        return np.asarray(image if image.mode == "L" else image.convert("L"))
+        return _pixels(image if image.mode == "L" else image.convert("L"))
+
+
+def _pixels(image: Image.Image) -> np.ndarray:
+    """The pixels of an 8-bit grey image, not copied where Pillow holds them in one block."""
+    try:
+        flat = pyarrow.array(image)
+    except ValueError:
+        return np.asarray(image)
+    pixels: np.ndarray = flat.to_numpy().reshape(image.height, image.width)
+    return pixels
+
+
+def _is_blank(film: np.ndarray) -> bool:
+    middle = film[len(film) // 2]  # tells of most films that they are not, at a thousandth of the cost
+    return bool(middle.min() == middle.max() and film.min() == film.max())
 
 
 def _min_is_white(image: Image.Image) -> bool:

@@ -29,6 +29,15 @@ class Films:
     targets: np.ndarray
     table: pd.DataFrame
 
+    @classmethod
+    def open(cls, cache: Path, films: pd.DataFrame, labels: tuple[str, ...]) -> "Films":
+        """Join cached pixels with the table of one split, in the order in which the films lie on disk.
+
+        films: rows of image and the labels in {0, 1, NaN}; films that the cache lacks (unreadable ones), and those
+        without any of the labels known, are left out.
+        """
+        return _join(*open_cache(cache), films, labels)
+
     def __len__(self) -> int:
         return len(self.rows)
 
@@ -68,19 +77,15 @@ class TrainingData:
         images, manifest = open_cache(cache)
         if absent := [label for label in labels if label not in films.columns]:
             raise DataError(f"label {absent[0]!r} is not in the data set")
-        place = pd.Series(np.arange(len(manifest)), index=manifest["image"])
-        films = films[(films["split"] != "test") & films["image"].isin(place.index)]
-        films = films.iloc[place[films["image"]].argsort(kind="stable")]  # as they lie on disk
+        films = films[(films["split"] != "test") & films["image"].isin(manifest["image"])]
         check_disjoint(films)
         check_copies(films, manifest.set_index("image")["pixels"])
-        labelled = films[films[list(labels)].notna().any(axis=1)]
 
         def part(name: str) -> Films:
-            table = labelled[labelled["split"] == name].reset_index(drop=True)
-            if not len(table):
+            split = _join(images, manifest, films[films["split"] == name], labels)
+            if not len(split):
                 raise DataError(f"the {name} split has no labelled film")
-            rows = place[table["image"]].to_numpy()
-            return Films(images, rows, table[list(labels)].to_numpy(np.float32, copy=True), table)
+            return split
 
         return cls(part("train"), part("val"), labels, cache_facts(cache).aspect)
 
@@ -112,6 +117,14 @@ class TrainingData:
             mean_image=mean_image,
             std_around_mean_image=_deviation(square - float((mean_image**2).mean())),
         )
+
+
+def _join(images: np.ndarray, manifest: pd.DataFrame, films: pd.DataFrame, labels: tuple[str, ...]) -> Films:
+    place = pd.Series(np.arange(len(manifest)), index=manifest["image"])
+    table = films[films["image"].isin(place.index) & films[list(labels)].notna().any(axis=1)]
+    table = table.iloc[place[table["image"]].argsort(kind="stable")].reset_index(drop=True)
+    rows = place[table["image"]].to_numpy()
+    return Films(images, rows, table[list(labels)].to_numpy(np.float32, copy=True), table)
 
 
 def _deviation(variance: float) -> float:

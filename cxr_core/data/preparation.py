@@ -52,6 +52,14 @@ class PreparedData:
         """The films that trainings may see: all but the test's."""
         return self.films[self.films["split"] != "test"].reset_index(drop=True)
 
+    def save(self, folder: Path) -> None:
+        """Write down which film is in which split, with its labels: `films.parquet`, whole or not at all."""
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = folder / "films.parquet.partial"
+        with partial.open("wb") as file:  # of a path that is no UTF-8, pyarrow makes nothing
+            self.films.to_parquet(file, index=False)
+        partial.replace(folder / "films.parquet")
+
     @property
     def facts(self) -> dict[str, Any]:
         """Counts for records and reports, as JSON takes them."""
@@ -92,7 +100,10 @@ def prepare(
     films, known = _labelled_films(name, source, policy)
     task = task or Task("multilabel" if len(source.labels) > 1 else "binary", source.labels)
     films = _for_task(name, source, films, known, task)
-    films = split_by_patient(films, task.labels, policy, seed)
+    try:
+        films = split_by_patient(films, task.labels, policy, seed)
+    except DataError as fault:
+        raise DataError(f"--data {name}: {fault}") from None
     caches = {}
     for what, chosen in (("training and validation", films["split"] != "test"), ("test", films["split"] == "test")):
         if chosen.any():
@@ -159,7 +170,10 @@ def _for_task(name: DataName, source: Source, films: pd.DataFrame, known: tuple[
     films = mask_for_task(films, task)
     labelled = films[list(task.labels)].notna().any(axis=1)
     if not labelled.any():
-        raise DataError(f"--data {name}: no film has a known value of {', '.join(task.labels)}")
+        raise DataError(
+            f"--data {name}: no film has a known value of {', '.join(task.labels)}; see data.uncertain, data.blank and "
+            "task.against, by which values count as unknown"
+        )
     return films[labelled]
 
 
@@ -178,9 +192,11 @@ def _notes(source: Source, copies: pd.DataFrame) -> list[str]:
     notes = []
     if len(copies):
         lesser = ", ".join(f"{count} of {part}" for part, count in copies["split"].value_counts().items())
-        notes.append(f"{len(copies)} films have an identical film in another split and were left out: {lesser}")
+        which = "1 film has" if len(copies) == 1 else f"{len(copies):,} films have"
+        notes.append(f"{which} an identical film in another split, left out: {lesser}")
     if source.missing:
-        notes.append(f"{len(source.missing):,} films are listed but not on disk; the first is {source.missing[0]}")
+        which = "1 film is" if len(source.missing) == 1 else f"{len(source.missing):,} films are"
+        notes.append(f"{which} listed but not on disk; the first is {source.missing[0]}")
     return notes
 
 

@@ -81,11 +81,11 @@ class DataName:
 
     @classmethod
     def parse(cls, text: str) -> "DataName":
-        """Read `KIND:PATH`. Raises DataError if the kind is unknown."""
+        """Read `KIND:PATH`; `~` is the user's folder. Raises DataError if the kind is unknown."""
         kind, _, path = text.partition(":")
         if kind not in readers:
             raise DataError(f"--data {text}: there is no data set kind {kind!r}; known: {', '.join(sorted(readers))}")
-        return cls(kind, path or None)
+        return cls(kind, os.path.expanduser(path) or None)  # after a colon the shell leaves ~ as it is
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.path}" if self.path else self.kind
@@ -96,5 +96,10 @@ class DataName:
 
     def open(self) -> Source:
         """Read the data set's tables. Raises DataError if they cannot be used."""
-        source: Source = readers[self.kind].function(self.path)
+        try:
+            source: Source = readers[self.kind].function(self.path)
+        except OSError as fault:
+            raise DataError(
+                f"{fault.filename or self.path}: {fault.strerror or fault}; it must be there and readable for you"
+            ) from None
         return source

@@ -48,7 +48,12 @@ def split_by_patient(films: pd.DataFrame, labels: tuple[str, ...], policy: DataP
     check_disjoint(films)
     for part in ("train", "val"):
         if not (films["split"] == part).any():
-            raise DataError(f"the {part} split is empty ({films['patient'].nunique()} patients in all)")
+            remedy = (
+                "there must be more patients outside the test split, and no more folds than these"
+                if pool.any() or policy.split == "random" or not official.any()
+                else "call the films for training train_val, of which validation is cut, or set data.split=random"
+            )
+            raise DataError(f"the {part} split is empty ({films['patient'].nunique()} patients in all); {remedy}")
     return films
 
 

@@ -83,7 +83,7 @@ def test_unreadable_films_fail_the_preflight_by_name(search):
         (root / "images" / name).write_text("not a film")
     code, _, err = search.run(data=f"nih:{root}")
     assert code == 3
-    assert "30 of 30 films cannot be read; the first is 00000000_000.png" in err
+    assert "more than 1 % of 30 films cannot be read (1 so far); the first is 00000000_000.png" in err
 
 
 def test_a_label_that_the_data_set_lacks_fails_the_preflight(search):

@@ -120,12 +120,13 @@ def test_a_finished_study_has_its_space_report_and_winner_as_artifacts(study, ma
     checkpoint = study.folder / study.trial(number).epochs[-1].checkpoint
     checkpoint.write_bytes(b"weights")
     (study.folder / "report.html").write_text("<p>report</p>")
+    (study.folder / "data.html").write_text("<p>films</p>")
     view = MlflowView(study.folder)
     view.sync()
     view.finish()
     (parent,), _ = runs_of(client, view)
     names = {item.path for item in client.list_artifacts(parent.info.run_id)}
-    assert {"space.yaml", "report.html", "winner"} <= names
+    assert {"space.yaml", "report.html", "data.html", "winner"} <= names
     assert [item.path for item in client.list_artifacts(parent.info.run_id, "winner")] == [f"winner/{checkpoint.name}"]
     assert parent.info.status == "FINISHED"
     assert parent.data.tags["cxr.best_trial"] == str(number)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from cxr_core.domains import Branches, Fixed, Interval, OneOf
 from cxr_core.labels import CHESTXRAY14
-from search.domains import Branches, Fixed, Interval, OneOf
-from search.located_yaml import SpaceError
+from cxr_core.located_yaml import SpaceError
 from search.space import load_space
 from tests.search.conftest import SPACE
 

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from PIL import Image
 
 from cxr_core.data.cache.earlier_films import EarlierFilms, fingerprint
-from cxr_core.data.cache.folder import FORMAT, CacheFacts, cache_root
+from cxr_core.data.cache.folder import FORMAT, CacheFacts, cache_root, unreadable_films
 from cxr_core.data.cache.resize import resize
 from cxr_core.data.cache.unfinished import Record, UnfinishedCache
 from cxr_core.data.policy import Aspect
@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 _UNREADABLE_SHARE = 0.01
 """Share of films that may be unreadable before the data set is refused."""
 _NO_STAMP = "unreadable"
+_SYSTEM_FAULT = "[Errno "
+"""What Python writes before the reasons of the system, such as permission denied, and not before those of decoders."""
 _AHEAD = 16
 """Films per core that are decoded ahead of the one to be written: they outlast a slow film or a slow disk."""
 _BYTES_BESIDE = 1024
@@ -58,32 +60,56 @@ def build_cache(
     The folder's name tells kind, size and aspect, and is a hash of the films' names and stamps, in order. Labels and
     splits are not in it: give no test films for a search, and no trial can read them. It appears whole; of several
     processes one builds it and the others wait. A build that was interrupted is taken up where it stood, and films
-    that another cache under `root` holds are copied (see `EarlierFilms`).
+    that another cache under `root` holds are copied (see `EarlierFilms`). A cache that lacks films because they could
+    not be opened is made again once one of them can be.
     images: names of films of the source. on_film: called in this thread with the films dealt with and all films.
-    Raises DataError if more than 1 % of the films cannot be read, or the disk has too little space.
+    Raises DataError if more than 1 % of the films cannot be read, or the cache cannot be written.
     """
     stamps = [_stamp(source, image) for image in images]
     key = hashlib.sha256(f"{FORMAT} {source.kind} {image_size} {aspect}".encode())
     for text in (text for film in zip(images, stamps, strict=True) for text in film):
         key.update(text.encode("utf-8", "surrogateescape") + b"\0")
     folder = (root or cache_root()) / f"{source.kind}-{image_size}px-{aspect}-{key.hexdigest()[:16]}"
-    if folder.exists():
+    if _is_complete(source, folder):
         return folder
     versions = {name: importlib.metadata.version(name) for name in ("pillow", "numpy")}
     facts = CacheFacts(source.kind, image_size, aspect, len(images), FORMAT, **versions)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _only_builder(folder):
-            if not folder.exists():
+            if not _is_complete(source, folder):
                 _build(source, list(zip(images, stamps, strict=True)), facts, folder, on_film or (lambda *_: None))
     except OSError as fault:
         if fault.errno not in _DISK_FULL:
-            raise
+            raise DataError(
+                f"{fault.filename or folder.parent}: {fault.strerror or fault}; films cannot be cached there. "
+                "Set CXR_CACHE to a folder that you may write to"
+            ) from None
         raise DataError(
             f"{folder.parent}: the disk is full ({os.strerror(fault.errno)}); the films decoded so far are kept. "
             "Free some space and start again, or set CXR_CACHE to a folder on a larger disk"
         ) from None
     return folder
+
+
+def _is_complete(source: Source, folder: Path) -> bool:
+    """Whether a cache is there, and lacks no film that the system would not hand over then but does now.
+
+    After `chmod`, or when a share is back, a film has the same stamp as before.
+    """
+    if not folder.exists():
+        return False
+    listed = unreadable_films(folder)
+    kept_back = listed.loc[listed["reason"].str.contains(_SYSTEM_FAULT, regex=False), "image"]
+    return not any(_can_be_read(source, image) for image in kept_back)
+
+
+def _can_be_read(source: Source, image: str) -> bool:
+    try:
+        source.read(image)
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _stamp(source: Source, image: str) -> str:
@@ -182,8 +208,8 @@ def _retry_unreadable(partial: UnfinishedCache, decoders: _Decoders, decode: Cal
 def _check_unreadable(unreadable: list[Record], total: int) -> None:
     if len(unreadable) > _UNREADABLE_SHARE * total:
         raise DataError(
-            f"{len(unreadable)} of {total} films cannot be read; the first is {unreadable[0].image}: "
-            f"{unreadable[0].reason}. Repair or remove them"
+            f"more than 1 % of {total:,} films cannot be read ({len(unreadable)} so far); the first is "
+            f"{unreadable[0].image}: {unreadable[0].reason}. Repair or remove them"
         )
 
 

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -87,7 +88,10 @@ class UnfinishedCache:
             self._commit()
 
     def finish(self, folder: Path, facts: CacheFacts) -> None:
-        """Turn this folder into the finished cache `folder`, which appears whole. The number of films is filled in."""
+        """Turn this folder into the finished cache `folder`, which appears whole, in place of an older one.
+
+        The number of films is filled in.
+        """
         shape = (len(self), self._image_size, self._image_size)
         _write(self._pixels, _npy_header(shape), 0)
         self._commit()
@@ -98,7 +102,12 @@ class UnfinishedCache:
         self._write_file(UNREADABLE, unreadable.to_csv(index=False).encode())
         self._write_file(FACTS, json.dumps(asdict(replace(facts, films=len(self))), indent=1).encode())
         _flush_folder(self.folder)
+        lapsed = folder.with_name(f"{folder.name}.lapsed")
+        if folder.exists():  # those who have it open keep it
+            shutil.rmtree(lapsed, ignore_errors=True)
+            folder.rename(lapsed)
         self.folder.rename(folder)
+        shutil.rmtree(lapsed, ignore_errors=True)
         _flush_folder(folder.parent)
         (folder / _JOURNAL).unlink(missing_ok=True)
 

@@ -152,6 +152,17 @@ def test_a_film_that_was_turned_is_turned_back(orientation: int, name: str, tmp_
     assert film_size(path) == upright.shape[::-1]
 
 
+def test_a_film_that_pillow_holds_in_several_blocks_of_memory_is_read_whole(tmp_path: Path) -> None:
+    film = np.random.default_rng(0).integers(0, 256, (4099, 4098), dtype=np.uint8)  # a block is 16 MiB
+    np.testing.assert_array_equal(read_film(save(tmp_path, film, "film.tiff")), film)
+
+
+def test_a_film_is_not_blank_for_a_middle_row_of_one_grey(tmp_path: Path) -> None:
+    film = np.zeros((9, 8), np.uint8)
+    film[0, 0] = 1
+    np.testing.assert_array_equal(read_film(save(tmp_path, film)), film)
+
+
 # Damaged and useless files
 
 

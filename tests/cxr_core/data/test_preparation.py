@@ -106,8 +106,9 @@ def test_only_the_views_asked_for_are_kept(mini: DataName) -> None:
         (DataPolicy(image_size=16, views=("LL",)), MASS, r"no film has the view 'LL'; its views are PA\. Set data\.v"),
         (POLICY, Task("binary", ("Scoliosis",)), r"the label 'Scoliosis' is not in this data set; it has Atelectasis"),
         (POLICY, Task("binary", ("Hernia",)), r"in the train split no label has both positives and negatives"),
+        (DataPolicy(image_size=16, folds=9, fold=8), MASS, r"^--data nih:.*: the val split is empty"),
     ],
-    ids=["view", "label", "no positives"],
+    ids=["view", "label", "no positives", "more folds than patients"],
 )
 def test_a_wish_that_the_data_cannot_meet_is_refused(nih_folder: Path, policy, task, message) -> None:
     with pytest.raises(DataError, match=message):

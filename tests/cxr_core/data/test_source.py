@@ -100,6 +100,12 @@ def test_a_name_is_written_as_it_is_read(text: str) -> None:
     assert str(DataName.parse(text)) == text
 
 
+def test_a_path_may_begin_in_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shells leave `~` as it is behind a colon."""
+    monkeypatch.setenv("HOME", "/home/ada")
+    assert DataName.parse("nih:~/films") == DataName("nih", "/home/ada/films")
+
+
 def test_an_unknown_kind_is_answered_with_the_known_ones() -> None:
     with pytest.raises(DataError, match=r"no data set kind 'nhi'; known: .*medmnist, .*nih"):
         DataName.parse("nhi:/a")
@@ -118,6 +124,13 @@ def test_a_reader_of_files_asks_for_a_path(kind: str) -> None:
 def test_a_path_that_is_not_there_is_named(kind: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=f"^{tmp_path}/absent: no such (file|folder); {kind}: takes"):
         DataName(kind, str(tmp_path / "absent")).open()
+
+
+@pytest.mark.parametrize("kind", WITH_A_PATH)
+def test_a_path_that_the_system_refuses_is_named(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 300)  # longer than any file system takes
+    with pytest.raises(DataError, match=f"^{path}: .*File name too long"):
+        DataName(kind, str(path)).open()
 
 
 @pytest.mark.parametrize("kind", readers)

@@ -123,6 +123,17 @@ def _locate(node: Node, name: str, lines: bool, key: str) -> Located:
     return Located(items, where, tuple(twice))
 
 
+def write_yaml(tree: dict[str, Any], path: Path) -> None:
+    """Write plain values, short mappings on one line; the file appears whole or not at all."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = None
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    partial = path.with_suffix(".partial")
+    with partial.open("w", encoding="utf-8") as file:
+        yaml.dump(tree, file)
+    partial.replace(path)
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A hint to append to a message about an unknown word: the nearest known one, or all of them."""
     known = sorted(known)

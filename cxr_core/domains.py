@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from cxr_core.config import SEARCHABLE
+from cxr_core.located_yaml import Located, Mistake, did_you_mean
 from cxr_core.registry import Parameter, Registry, Scalar
-from search.located_yaml import Located, Mistake, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -190,14 +190,15 @@ def flat_domains(domains: Mapping[str, Domain], prefix: str = "") -> Iterator[tu
                 yield from flat_domains(below, f"{prefix}{name}.{branch}.")
 
 
-def fixed_values(domains: Mapping[str, Domain]) -> dict[str, Scalar] | None:
-    """The one configuration of a space whose every parameter is fixed, flat; None if anything is left to search."""
+def split_fixed(domains: Mapping[str, Domain]) -> tuple[dict[str, Scalar], list[str]]:
+    """What is fixed, flat, and the names of what is left to search (of a choice its name, not what lies in it)."""
     flat: dict[str, Scalar] = {}
+    searched: list[str] = []
     for name, domain in flat_domains(domains):
         if isinstance(domain, Branches) and len(domain.branches) == 1:
             flat[name] = next(iter(domain.branches))
         elif isinstance(domain, Fixed):
             flat[name] = domain.value
-        else:
-            return None
-    return flat
+        elif not name.startswith(tuple(f"{above}." for above in searched)):
+            searched.append(name)
+    return flat, searched

@@ -1,0 +1,239 @@
+"""Every recipe fits its films, has the sizes and formulas of the system that it is named after, and learns."""
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import timm
+import torch
+from scipy.stats import rankdata
+from torch import nn
+
+from cxr_core.config import TrainConfig
+from cxr_core.data import DataName, Films, TrainingData, prepare
+from cxr_core.evaluate import predict
+from cxr_core.labels import CHESTXRAY14
+from cxr_core.losses import build_loss
+from cxr_core.models import measure_model
+from cxr_core.recipe import load_recipe
+from cxr_core.schedules import build_schedule
+from cxr_core.train import Training
+
+RECIPES = Path(__file__).resolve().parents[1] / "spaces" / "recipes"
+NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml"))
+KERMANY = [name for name in NAMES if name.startswith("kermany_")]
+
+every_recipe = pytest.mark.parametrize("name", NAMES)
+
+
+def configuration(name: str) -> TrainConfig:
+    return load_recipe(RECIPES / f"{name}.yaml").config(seed=0)
+
+
+# What they are
+
+
+@every_recipe
+def test_a_recipe_has_the_name_of_its_file(name: str) -> None:
+    assert load_recipe(RECIPES / f"{name}.yaml").name == name
+
+
+@every_recipe
+def test_a_recipe_costs_what_its_header_says(name: str) -> None:
+    """Measured at its own film size, in the digits that are given."""
+    header = (RECIPES / f"{name}.yaml").read_text().partition("\nname:")[0]
+    stated = re.search(r"# Cost: ([\d.]+) (M|thousand)(?: trained)? parameters, ([\d.]+) GFLOP a film forward", header)
+    assert stated
+    parameters, unit, flops = stated.groups()
+    footprint = configuration(name).footprint()
+    measured = {"M": footprint.parameters / 1e6, "thousand": footprint.parameters / 1e3}[unit]
+    for text, value in ((parameters, measured), (flops, footprint.flops / 1e9)):
+        assert text == f"{value:.{len(text.partition('.')[2])}f}"
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs"),
+    [
+        ("three_conv_sigmoid", [128 * 32 * 32]),
+        ("multiscale_gap", [64 + 128 + 256, 128]),
+        ("multiscale_flatten", [762_048 + 148_840 + 26_912]),
+        ("resnet18_frozen", [512]),
+        ("two_conv", [64 * 56 * 56]),
+        ("vgg_like", [512 * 7 * 7, 2048]),
+        ("mini_inception_v3", [64, 128 + 96 + 32 + 64, 128]),
+        ("inception_v4_cardiomegaly", [1536]),
+    ],
+)
+def test_the_fully_connected_layers_see_the_published_features(name: str, inputs: list[int]) -> None:
+    with torch.device("meta"):
+        model = configuration(name).network(pretrained=False)
+    assert [layer.in_features for layer in model.modules() if isinstance(layer, nn.Linear)] == inputs
+
+
+@pytest.mark.parametrize("name", ["two_conv", "vgg_like", "resnet18_last_layer"])
+def test_the_vgg_like_study_trains_at_a_thousandth_and_then_at_a_tenth_of_it(name: str) -> None:
+    config = configuration(name)
+    factor = build_schedule(config.schedule)
+    rates = [config.lr * factor(progress, []) for progress in (0.0, 0.49, 0.51, 0.99)]
+    assert rates == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4])
+
+
+def test_the_improved_baseline_has_the_network_of_the_plain_one() -> None:
+    plain, improved = configuration("three_conv_sigmoid"), configuration("improved_baseline")
+    assert plain.model == improved.model
+    assert plain.image_size == improved.image_size
+
+
+def test_the_comparison_on_kermanys_films_differs_in_the_network_only() -> None:
+    assert len({configuration(name).model.name for name in KERMANY}) == len(KERMANY) == 5
+    one = configuration(KERMANY[0])
+    assert [replace(configuration(name), model=one.model) for name in KERMANY] == [one] * 5
+
+
+@pytest.mark.parametrize("name", KERMANY)
+def test_the_networks_on_kermanys_films_see_the_central_64_px_of_128(name: str) -> None:
+    config = configuration(name)
+    assert config.image_size == 128
+    assert config.footprint() == measure_model(config.model, 64, 1, 0.0)
+
+
+PUBLISHED_WEIGHTS = {
+    "Atelectasis": 8.74,
+    "Cardiomegaly": 38.82,
+    "Effusion": 7.38,
+    "Infiltration": 4.64,
+    "Mass": 18.45,
+    "Nodule": 16.84,
+    "Pneumonia": 79.24,
+    "Pneumothorax": 20.07,
+    "Consolidation": 22.94,
+    "Edema": 47.74,
+    "Emphysema": 43.74,
+    "Fibrosis": 64.95,
+    "Pleural_Thickening": 32.03,
+    "Hernia": 479.52,
+}
+"""Weights of positives that the five-model study states for all 112,120 films."""
+
+
+def test_the_five_model_studys_loss_weighs_positives_as_its_table_says(real_data: Path) -> None:
+    """The loss of a positive over that of a negative at the logit 0; 3 per cent are left to versions of the labels."""
+    table = pd.read_csv(real_data / "nih_tables" / "Data_Entry_2017_v2020.csv")
+    present = table["Finding Labels"].str.get_dummies("|")[list(CHESTXRAY14)].to_numpy()
+    counts = torch.from_numpy(np.stack([present.sum(0), (1 - present).sum(0)])).double()
+    loss = build_loss(configuration("improved_baseline").loss, counts)
+    one_label = torch.full((14, 14), torch.nan, dtype=torch.float64)
+    for column, label in enumerate(CHESTXRAY14):
+        targets = one_label[:1].clone()
+        targets[0, column] = 1
+        positive = loss(torch.zeros_like(targets), targets)
+        negative = loss(torch.zeros_like(targets), targets - 1)
+        assert float(positive / negative) == pytest.approx(PUBLISHED_WEIGHTS[label], rel=0.03), label
+
+
+# That they learn
+
+ON_PNEUMONIAMNIST = "task={kind: binary, labels: [Pneumonia]}"
+ON_NIH_MINI = "task={kind: multilabel, labels: [Atelectasis, Edema, Effusion, Infiltration, Pneumonia]}"
+REDUCED = {
+    # In full, these are hours of a core each. What is changed: the films' size and number, the epochs, the width of
+    # networks that have one, and the task, to findings of which there are enough films.
+    "improved_baseline": [ON_NIH_MINI, "data.image_size=32", "space.epochs=12"],
+    "inception_resnet_cardiomegaly": [
+        ON_PNEUMONIAMNIST,
+        "data.image_size=75",
+        "space.model.inception_resnet.width=8",
+        "space.model.inception_resnet.depth=1",
+        "space.epochs=5",
+    ],
+    "inception_v4_cardiomegaly": [
+        ON_PNEUMONIAMNIST,
+        "data.image_size=75",
+        "space.model.inception_v4.width=8",
+        "space.model.inception_v4.depth=1",
+        "space.epochs=5",
+    ],
+    "mini_inception_v3": ["data.image_size=28", "space.model.mini_inception_v3.width=32", "space.epochs=3"],
+    "multiscale_flatten": [ON_NIH_MINI, "data.image_size=64", "space.epochs=12"],
+    "multiscale_gap": [
+        ON_NIH_MINI,
+        "data.image_size=32",
+        "space.model.multiscale_gap.width=32",
+        "space.epochs=12",
+    ],
+    "pneumonia_small_net": ["space.epochs=3"],
+    "resnet18": [ON_PNEUMONIAMNIST, "data.image_size=16", "space.epochs=4"],
+    "resnet18_finetune": [ON_PNEUMONIAMNIST, "data.image_size=16", "space.epochs=6"],
+    "resnet18_frozen": [ON_PNEUMONIAMNIST, "data.image_size=16", "space.epochs=12", "space.lr=1e-2"],
+    "resnet18_last_layer": [ON_PNEUMONIAMNIST, "data.image_size=16", "space.epochs=12", "space.lr=1e-2"],
+    "three_conv": [ON_NIH_MINI, "data.image_size=32", "space.epochs=12"],
+    "three_conv_sigmoid": [ON_NIH_MINI, "data.image_size=32", "space.epochs=12"],
+    "two_conv": [ON_NIH_MINI, "data.image_size=32", "space.epochs=12"],
+    "vgg_like": [ON_NIH_MINI, "data.image_size=32", "space.model.vgg_like.width=16", "space.epochs=6"],
+    **{
+        name: ["data.image_size=32", "space.centre_crop=16", "space.epochs=2", "space.batch_size=32"]
+        for name in KERMANY
+    },
+}
+FILMS = 400
+"""Training films, and validation films, at most."""
+
+
+@pytest.fixture(scope="module")
+def foreign_weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A file of weights of a timm network as somebody else would publish it; here they are random."""
+
+    def write(name: str) -> Path:
+        path: Path = tmp_path_factory.mktemp("weights") / f"{name}.pth"
+        torch.manual_seed(1)
+        torch.save(timm.create_model(name).state_dict(), path)
+        return path
+
+    return write
+
+
+def first(films: Films) -> Films:
+    return Films(films.images, films.rows[:FILMS], films.targets[:FILMS], films.table[:FILMS])
+
+
+def areas(ranks: np.ndarray, present: np.ndarray) -> float:
+    """Mean area under the ROC curve over the findings that have both classes, by Mann and Whitney's sum of ranks."""
+    positives = present.sum(0)
+    both = (positives > 0) & (positives < len(present))
+    surplus = (ranks * present).sum(0) - positives * (positives + 1) / 2
+    return float((surplus[both] / (positives * (len(present) - positives))[both]).mean())
+
+
+@every_recipe
+def test_a_recipe_learns_what_chance_does_not(
+    name: str, real_data: Path, foreign_weights: Callable[[str], Path]
+) -> None:
+    """Its macro AUROC on validation is above that of 1,000 shuffles of the films."""
+    overrides = REDUCED[name]
+    network = configuration(name).model
+    if network.params.get("pretrained") == "imagenet":
+        overrides = [*overrides, f"space.model.{network.name}.pretrained={foreign_weights(network.name)}"]
+    recipe = load_recipe(RECIPES / f"{name}.yaml", overrides)
+    binary = recipe.task.kind == "binary"
+    data_name = "medmnist", real_data / "pneumoniamnist.npz"
+    if not binary:
+        data_name = "nih", real_data / "nih_mini"
+    policy = recipe.policy if binary else replace(recipe.policy, validation=0.3)
+    films = prepare(DataName(data_name[0], str(data_name[1])), policy, recipe.task)
+    data = TrainingData.open(films.cache, films.development, recipe.task.labels)
+    data = TrainingData(first(data.train), first(data.val), data.labels)
+
+    training = Training(recipe.config(seed=0), data)
+    for _ in training.epochs():
+        pass
+
+    model = training.average.model if training.average else training.model
+    ranks = rankdata(predict(model, training.val_films, training.normalise), axis=0)
+    rng, present = np.random.default_rng(0), data.val.targets == 1
+    chance = max(areas(ranks, rng.permutation(present)) for _ in range(1000))
+    print(f"{name}: {areas(ranks, present):.3f}, chance {chance:.3f}")
+    assert areas(ranks, present) > chance
