@@ -32,9 +32,9 @@ def _run(args: argparse.Namespace) -> int:
     from cxr_core.labels import Task
 
     show_log("cxr_core")
-    task = Task("multilabel" if len(args.labels) > 1 else "binary", tuple(args.labels)) if args.labels else None
+    task = Task("multilabel" if len(args.labels) > 1 else "binary", tuple(args.labels), args.against)
     try:
-        prepared = prepare(DataName.parse(args.data), _policy(args), task, args.seed)
+        prepared = prepare(DataName.parse(args.data), _policy(args), task if args.labels else None, args.seed)
     except DataError as fault:
         print(fault, file=sys.stderr)
         return BAD_DATA
@@ -62,6 +62,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     add("--image-size", type=int, required=True, metavar="S", help="side of the square films, in pixels")
     add("--aspect", choices=get_args(hints["aspect"]), help="how oblong films become square (default: squash)")
     add("--labels", nargs="+", default=[], metavar="LABEL", help="labels to predict (default: all)")
+    add("--against", choices=("rest", "no_finding"), default="rest", help="negatives of a single label (default: rest)")
     add("--views", nargs="+", metavar="VIEW", help="view positions to keep, such as PA AP (default: all)")
     add("--split", choices=get_args(hints["split"]), help="keep the official test split, or draw a random one")
     add("--validation", type=float, metavar="SHARE", help="share of patients for validation (default: 0.1)")
@@ -82,6 +83,8 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         parser.error(str(wrong))
     if again := [label for label in args.labels if args.labels.count(label) > 1]:
         parser.error(f"--labels names {again[0]!r} twice")
+    if args.against != "rest" and len(args.labels) != 1:
+        parser.error("--against no_finding is for a single label: --labels LABEL")
     if args.seed < 0:
         parser.error(f"--seed must be 0 or more, not {args.seed}")
     return args

@@ -66,6 +66,14 @@ def test_the_command_runs_without_torch_ray_or_mlflow(nih_folder: Path, tmp_path
     assert ended.returncode == 0, ended.stderr
 
 
+def test_a_label_may_be_told_from_healthy_films_alone(real_data: Path, tmp_path: Path, capsys) -> None:
+    arguments = ["--data", f"nih:{real_data / 'nih_mini'}", "--image-size", "32", "--labels", "Infiltration"]
+    assert main([*arguments, "--against", "no_finding", "--out", str(tmp_path / "out"), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    films = pd.read_parquet(tmp_path / "out" / "films.parquet")
+    assert told["films"] == ((films["Infiltration"] == 1) | (films["No Finding"] == 1)).sum() < 1000
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
