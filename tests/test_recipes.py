@@ -11,11 +11,12 @@ import pytest
 import timm
 import torch
 from scipy.stats import rankdata
+from sklearn.metrics import accuracy_score, roc_auc_score
 from torch import nn
 
 from cxr_core.batches import Batches
 from cxr_core.config import TrainConfig
-from cxr_core.data import DataName, Films, TrainingData, prepare
+from cxr_core.data import DataName, Films, PreparedData, TrainingData, open_cache, prepare
 from cxr_core.evaluate import predict
 from cxr_core.labels import CHESTXRAY14
 from cxr_core.losses import build_loss
@@ -144,37 +145,37 @@ KERMANY_SMALL = ["data.image_size=32", "space.centre_crop=16", "space.batch_size
 REDUCED = {
     # In full, these are hours of a core each. What is changed: the films' size and number, the epochs, the width of
     # networks that have one, and the task, to findings of which there are enough films.
-    "improved_baseline": [ON_NIH_MINI, "data.image_size=32", "space.epochs=12"],
+    "improved_baseline": [ON_NIH_MINI, "data.image_size=32", "space.epochs=8"],
     "inception_resnet_cardiomegaly": [
         ON_PNEUMONIAMNIST,
         "data.image_size=75",
         "space.model.inception_resnet.width=8",
         "space.model.inception_resnet.depth=1",
-        "space.epochs=5",
+        "space.epochs=4",
     ],
     "inception_v4_cardiomegaly": [
         ON_PNEUMONIAMNIST,
         "data.image_size=75",
         "space.model.inception_v4.width=8",
         "space.model.inception_v4.depth=1",
-        "space.epochs=5",
+        "space.epochs=4",
     ],
     "mini_inception_v3": ["data.image_size=28", "space.model.mini_inception_v3.width=32", "space.epochs=3"],
-    "multiscale_flatten": [ON_NIH_MINI, "data.image_size=64", "space.epochs=12"],
+    "multiscale_flatten": [ON_NIH_MINI, "data.image_size=64", "space.epochs=8"],
     "multiscale_gap": [
         ON_NIH_MINI,
         "data.image_size=32",
         "space.model.multiscale_gap.width=32",
-        "space.epochs=12",
+        "space.epochs=8",
     ],
     "pneumonia_small_net": ["space.epochs=3"],
-    "resnet18": [ON_PNEUMONIAMNIST, "data.image_size=16", "space.epochs=4"],
-    "resnet18_finetune": [ON_PNEUMONIAMNIST, "data.image_size=16", "space.epochs=6"],
+    "resnet18": [ON_PNEUMONIAMNIST, "data.image_size=16", "space.epochs=2"],
+    "resnet18_finetune": [ON_PNEUMONIAMNIST, "data.image_size=16", "space.epochs=3"],
     "resnet18_frozen": [ON_PNEUMONIAMNIST, "data.image_size=16", "space.epochs=6", "space.lr=1e-2"],
     "resnet18_last_layer": [ON_PNEUMONIAMNIST, "data.image_size=16", "space.epochs=6", "space.lr=1e-2"],
-    "three_conv": [ON_NIH_MINI, "data.image_size=32", "space.epochs=12"],
-    "three_conv_sigmoid": [ON_NIH_MINI, "data.image_size=32", "space.epochs=12"],
-    "two_conv": [ON_NIH_MINI, "data.image_size=32", "space.epochs=12"],
+    "three_conv": [ON_NIH_MINI, "data.image_size=32", "space.epochs=8"],
+    "three_conv_sigmoid": [ON_NIH_MINI, "data.image_size=32", "space.epochs=8"],
+    "two_conv": [ON_NIH_MINI, "data.image_size=32", "space.epochs=8"],
     "vgg_like": [ON_NIH_MINI, "data.image_size=32", "space.model.vgg_like.width=16", "space.epochs=6"],
     "kermany_efficientnet_b3": [*KERMANY_SMALL, "space.epochs=6"],
     **{name: [*KERMANY_SMALL, "space.epochs=2"] for name in KERMANY if name != "kermany_efficientnet_b3"},
@@ -240,12 +241,43 @@ def macro_auroc(ranks: np.ndarray, present: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in NAMES])
-def test_a_recipe_learns_what_chance_does_not(
+def test_a_recipe_learns_what_the_labels_say(
     name: str, real_data: Path, foreign_weights: Callable[[str], Path]
 ) -> None:
-    """On validation it is better than each of 1,000 shuffles of the films."""
+    """On validation it is better than each of 1,000 shuffles of the films, and worse if all labels are turned round.
+
+    Either alone proves little: the contrast of a film, on which untrained networks differ, has an AUROC of .88.
+    """
     config, data = reduced(name, real_data, foreign_weights)
-    ranks = rankdata(trained(config, data)(data.val), axis=0)
-    rng, present = np.random.default_rng(0), data.val.targets == 1
-    chance = max(macro_auroc(ranks, rng.permutation(present)) for _ in range(1000))
-    assert macro_auroc(ranks, present) > chance
+    opposite = replace(data, train=replace(data.train, targets=1 - data.train.targets))
+    present, rng = data.val.targets == 1, np.random.default_rng(0)
+    ranks, opposite_ranks = (rankdata(trained(config, films)(data.val), axis=0) for films in (data, opposite))
+    shuffled = [macro_auroc(ranks, rng.permutation(present)) for _ in range(1000)]
+    assert macro_auroc(ranks, present) > max(shuffled)
+    assert macro_auroc(opposite_ranks, present) < min(shuffled)
+
+
+def films_of_the_test(films: PreparedData) -> Films:
+    assert films.test_cache
+    images, manifest = open_cache(films.test_cache)
+    table = films.films.set_index("image").loc[manifest["image"]]
+    return Films(images, np.arange(len(table)), table[list(films.task.labels)].to_numpy(np.float32), table)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_the_small_net_reaches_an_auroc_of_098_and_an_accuracy_of_092_on_pneumoniamnists_test_split(
+    real_data: Path,
+) -> None:
+    """Median of 5 seeds, at the threshold 0.5; MedMNIST's ResNet-18 has 0.944 and 0.854. The AUROC is meant to two
+    digits: over seeds its standard deviation is 0.002."""
+    recipe = load_recipe(RECIPES / "pneumonia_small_net.yaml")
+    films = prepare(DataName("medmnist", str(real_data / "pneumoniamnist.npz")), recipe.policy, recipe.task)
+    data, test = TrainingData.open(films.cache, films.development, recipe.task.labels), films_of_the_test(films)
+    aurocs, accuracies = [], []
+    for seed in range(5):
+        scores = trained(recipe.config(seed), data)(test)
+        aurocs.append(roc_auc_score(test.targets, scores))
+        accuracies.append(accuracy_score(test.targets, scores >= 0.5))
+    assert np.median(aurocs) >= 0.975
+    assert np.median(accuracies) >= 0.92
