@@ -28,7 +28,7 @@ from cxr_core.data import DataName, DataPolicy, TrainingData, prepare  # noqa: E
 from cxr_core.registry import Chosen  # noqa: E402
 from cxr_core.train import Training  # noqa: E402
 
-NETS = {"small_cnn 28 px": (Chosen("small_cnn"), 28), "resnet18 64 px": (Chosen("resnet18"), 64)}
+NETS = {"small_cnn, width 32": Chosen("small_cnn"), "small_cnn, width 8": Chosen("small_cnn", {"width": 8})}
 
 
 def bare(config: TrainConfig, data: TrainingData) -> Iterator[float]:
@@ -86,16 +86,15 @@ def main() -> None:
     torch.set_num_threads(1)
     print(machine("torch", "scikit-learn") + "\n")
     rows, ratios = [], []
-    for name, (model, size) in NETS.items():
-        prepared = prepare(DataName.parse(args.data), DataPolicy(image_size=size))
-        data = TrainingData.open(prepared.cache, prepared.development, prepared.task.labels)
-        rounds = args.rounds if size == 28 else max(3, args.rounds // 3)
-        config = TrainConfig(task=prepared.task, image_size=size, model=model, ema=0.99, epochs=rounds + 1)
+    prepared = prepare(DataName.parse(args.data), DataPolicy(image_size=28))
+    data = TrainingData.open(prepared.cache, prepared.development, prepared.task.labels)
+    for name, model in NETS.items():
+        config = TrainConfig(task=prepared.task, image_size=28, model=model, ema=0.99, epochs=args.rounds + 1)
         reached: dict[str, list[float]] = {"cxr_core": [], "bare loop": []}
         trainings = {"cxr_core": ours(config, data), "bare loop": bare(config, data)}
         ways = {way: epoch_of(training, reached[way]) for way, training in trainings.items()}
         interleaved(ways, 1)  # the first epoch warms up
-        seconds = interleaved(ways, rounds)
+        seconds = interleaved(ways, args.rounds)
         for way, values in seconds.items():
             rows.append((f"{name}, {way}", values, f"validation AUROC {reached[way][-1]:.4f}"))
         ratios.append(

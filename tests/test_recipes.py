@@ -261,7 +261,7 @@ def films_of_the_test(films: PreparedData) -> Films:
     assert films.test_cache
     images, manifest = open_cache(films.test_cache)
     table = films.films.set_index("image").loc[manifest["image"]]
-    return Films(images, np.arange(len(table)), table[list(films.task.labels)].to_numpy(np.float32), table)
+    return Films(images, np.arange(len(table)), table[list(films.task.labels)].to_numpy(np.float32, copy=True), table)
 
 
 @pytest.mark.slow
