@@ -182,7 +182,7 @@ REDUCED = {
 }
 SLOW = {"kermany_densenet161", "kermany_efficientnet_b3", "kermany_resnet50", "kermany_resnext50_32x4d"}
 """Networks that cost half a minute of a core even so; the comparison's fifth, ResNet-18, stands for its settings."""
-FILMS = 400
+FILMS = 320
 """Training films, and validation films, at most."""
 
 
