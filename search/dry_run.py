@@ -17,9 +17,8 @@ from cxr_core.registry import Chosen, Scalar
 from search.durations import format_duration
 from search.exit_codes import DONE, NO_VALID_TRIAL
 from search.preflight import PreflightError
-from search.rungs import Rungs
 from search.searchers import propose, random
-from search.space import Space
+from search.space import Space, rungs_of
 
 _SAMPLES = 12
 """Configurations to look at: enough to meet every family of an ordinary space."""
@@ -35,7 +34,7 @@ def dry_run(space: Space, data: DataName, concurrent: int, seed: int) -> int:
     out.print(f"space {header.name}: valid. {task}, {header.data.image_size} px, {header.objective.metric}")
     draws = [(f"recipe {baseline.name}", baseline.flat) for baseline in space.baselines]
     draws += [(f"draw {number}", flat) for number, flat in enumerate(_draw(space, seed))]
-    rungs = Rungs(header.asha.rungs, header.asha.eta, header.objective.maximize)
+    rungs = rungs_of(header)
     table = Table("", "model", "parameters", "GFLOPs a film", "epochs", "rungs at", box=None)
     sizes: list[tuple[TrainConfig, Footprint]] = []
     misfits = []
@@ -96,7 +95,7 @@ def _print_cost(
 def _expected_epochs(space: Space, schedule: int) -> float:
     """Epochs an average trial trains: all reach the first rung, 1/eta of them the next, and so on."""
     asha = space.header.asha
-    stops = [*Rungs(asha.rungs, asha.eta, True).epochs(schedule), schedule]
+    stops = [*rungs_of(space.header).epochs(schedule), schedule]
     steps = [after - before for before, after in zip([0, *stops], stops, strict=False)]
     return math.fsum(step / asha.eta**rung for rung, step in enumerate(steps))
 

@@ -13,7 +13,8 @@ from markupsafe import Markup
 from optuna.trial import FrozenTrial, create_trial
 
 from search.rungs import Rungs
-from search.study import Outcome, Study, Trial
+from search.study import Study
+from search.trial import Outcome, Trial
 
 _BLUE, _ORANGE, _RED, _GREY = "#2f7fe0", "#dd8420", "#d0504b", "#8a919e"
 _ENOUGH = 8
@@ -217,7 +218,7 @@ def families(trials: Sequence[Trial], rungs: Rungs, metric: str) -> go.Figure:
 def early_study(study: Study, trials: Iterable[Trial], rungs: Rungs) -> optuna.Study:
     """An Optuna study in memory: of a study's trials, the searched ones with their objective at their first rung."""
     reached = {trial.number: first_decision(trial, rungs) for trial in trials if not trial.baseline}
-    early = optuna.create_study(direction="maximize" if study.maximize else "minimize")
+    early = optuna.create_study(direction="maximize" if study.objective.maximize[0] else "minimize")
     for frozen in study.optuna_study().get_trials(deepcopy=False):
         if (value := reached.get(frozen.number)) is not None:
             early.add_trial(create_trial(params=frozen.params, distributions=frozen.distributions, value=value))

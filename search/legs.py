@@ -1,11 +1,12 @@
 """What happens next: hands out legs and judges what they report. No Ray here, and no state that the study lacks.
 
 A leg trains one trial from its last checkpoint to its next decision. New trials, promoted ones, and those that a crash
-or a lost node interrupted all go through `next_leg`.
+or a lost node interrupted all go through `next_leg`. Every decision is entered into the study's ledger as it is made;
+after a crash, the ledger is followed.
 """
 
+import dataclasses
 import logging
-import time
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,9 +15,14 @@ from functools import partial
 
 from cxr_core.config import TrainConfig
 from cxr_core.models import Infeasible
-from search.rungs import Rungs
-from search.space import Space
-from search.study import EpochRecord, Outcome, Study, Trial
+from search.budget import Budget
+from search.fidelity import Fidelities
+from search.journal import Journal
+from search.objectives import WORST
+from search.proposer import Proposer, complete
+from search.rungs import Standing
+from search.space import Space, rungs_of
+from search.trial import EpochRecord, Outcome, Step, Trial
 
 log = logging.getLogger(__name__)
 
@@ -26,15 +32,27 @@ _SAME_MISTAKE = 3
 """First trials that must fail with one exception for the search to stop: the fault is in the set-up, not in them."""
 _FORECAST_MARGIN = 1.5
 """Times its forecast that the leader's training is started before the time budget ends."""
+BUDGETS = ("time", "gpu_hours", "target", "plateau")
+"""Reasons to stop that end a search, where a signal or a mistake only ends its session."""
+
+Compare = Callable[[tuple[Trial, int], tuple[Trial, int]], float]
+"""How likely the first of two trials is at least as good as the second, each after so many epochs."""
 
 
 @dataclass(frozen=True)
 class Leg:
-    """One trial's way from a checkpoint (None: from the start) to its next decision."""
+    """One trial's way from a checkpoint (None: from the start) to its next decision.
+
+    before: epochs of earlier stages; data_share: of the training patients. scored: epochs whose validation scores are
+    to be kept, as a decision needs them.
+    """
 
     trial: int
     config: TrainConfig
     checkpoint: str | None
+    before: int = 0
+    data_share: float = 1.0
+    scored: tuple[int, ...] = ()
 
 
 class Pause(Enum):
@@ -47,55 +65,76 @@ class Pause(Enum):
 class Legs:
     """The search itself, as decisions on a study.
 
-    seconds_used: training time of earlier sessions of this study. clock: seconds, for tests and simulation.
+    compare: needed where only credible differences prune. on_end: told of each trial that has ended.
     """
 
     def __init__(
         self,
-        study: Study,
+        journal: Journal,
         space: Space,
         seed: int,
-        seconds_used: float = 0.0,
-        clock: Callable[[], float] = time.monotonic,
+        budget: Budget,
+        *,
+        proposer: Callable[..., Proposer] = Proposer,
+        compare: Compare | None = None,
+        on_end: Callable[[Trial], None] = lambda trial: None,
     ):
-        self.study, self.space, self.seed = study, space, seed
-        header = space.header
-        self.rungs = Rungs(header.asha.rungs, header.asha.eta, header.objective.maximize)
+        self.journal, self.space, self.seed, self.budget = journal, space, seed, budget
+        asha = space.header.asha
+        self.fidelities = Fidelities(asha.fidelity, asha.rungs, space.header.data.image_size)
+        self.rungs = rungs_of(space.header)
+        self.proposer = proposer(journal, space, self.rungs, seed)
         self.live: set[int] = set()
         self.stopping: str | None = None
         self.mistake: str | None = None
-        self._clock = clock
-        self._started = clock() - seconds_used
+        self._compare, self._on_end = compare, on_end
+        self._costs: dict[int, dict[str, float]] = {}
         self._interrupted: deque[int] = deque()
+        self._baselines: set[str] = set()
+        self._exhausted = False
         self._replay()
 
     def _replay(self) -> None:
         """Rebuild the rungs, and find the trials that were in flight, from the study alone."""
-        for trial in self.study.trials():
-            if trial.outcome is Outcome.OPEN and not trial.flat:
-                self.study.finish(trial.number, Outcome.INFRASTRUCTURE, "the search was killed before it was proposed")
-                continue
-            for epoch in trial.epochs:
-                self._at_rungs(trial, epoch, replay=True)
-            if trial.outcome is not Outcome.OPEN:
-                self.rungs.end(trial.number, in_full=trial.outcome is Outcome.FULL)
-            elif trial.epochs and trial.epochs[-1].epoch == trial.schedule:
+        trials = list(self.journal.trials())
+        undecided = [trial for trial in trials if self._follow_ledger(trial)]
+        for trial in sorted(trials, key=lambda trial: trial.epochs[-1].at if trial.epochs else 0.0):
+            self.budget.end(trial, eligible=trial.repeats is None and not self._broken(trial))
+        for trial in undecided:
+            if trial.epochs and trial.epochs[-1].epoch == trial.schedule:
                 self._end(trial, Outcome.FULL)
-            elif self.rungs.waits_at(trial.number) is None:
+            elif not trial.epochs or self._at_rungs(trial, trial.epochs[-1]):
                 self._interrupted.append(trial.number)
+        for trial in trials:
+            self.proposer.see(self.journal.trial(trial.number))
 
-    # Time and counts
+    def _follow_ledger(self, trial: Trial) -> bool:
+        """Put a trial where the ledger says it stood; whether it was in flight, or its last epoch not judged."""
+        self._enter(trial)
+        self.budget.spend(trial.number, trial.seconds)
+        promoted = {d.evidence["rung"] for d in trial.decisions if d.step is Step.PROMOTED}
+        met = self._met(trial)
+        while (level := self.rungs.level(trial.number)) < len(met) and met[level] <= len(trial.epochs):
+            self._arrive(trial, level)
+            if level not in promoted:
+                break
+            self.rungs.promote(trial.number, level)
+        if trial.outcome is not Outcome.OPEN:
+            self.rungs.end(trial.number, in_full=trial.outcome is Outcome.FULL)
+            return False
+        judged = {d.evidence["rung"] for d in trial.decisions if d.step is Step.WAITS}
+        waits_at = self.rungs.waits_at(trial.number)
+        return waits_at is None or waits_at not in judged
 
-    @property
-    def elapsed(self) -> float:
-        """Seconds of the time budget used, earlier sessions included."""
-        return self._clock() - self._started
+    def _enter(self, trial: Trial) -> None:
+        self.rungs.enter(trial.number, trial.family)
+        self.budget.begin(trial)
+        if trial.baseline:
+            self._baselines.add(trial.baseline)
 
-    @property
-    def time_left(self) -> float:
-        """Seconds until the time budget ends; infinite without one."""
-        budget = self.space.header.budget.time
-        return float("inf") if budget is None else budget - self.elapsed
+    def _met(self, trial: Trial) -> tuple[int, ...]:
+        """The epochs at which a trial meets the rungs; baselines and repeats meet none, so they block no promotion."""
+        return self.rungs.epochs(trial.schedule) if trial.searched else ()
 
     @property
     def interrupted(self) -> tuple[int, ...]:
@@ -110,26 +149,50 @@ class Legs:
 
     def next_leg(self) -> Leg | Pause:
         """In this order: interrupted legs, promotions from the highest rung down, new trials."""
-        if self.time_left <= 0:
-            self.stop("time")
+        if over := self.budget.over:
+            self.stop(over)
         if self.stopping:
             return Pause.WAIT if self.live else Pause.FINISHED
-        if self._interrupted:
-            return self._leg(self.study.trial(self._interrupted.popleft()))
-        leg = self._promote(lambda: self.rungs.candidates(self._last_call()), self.time_left) or self._new()
+        while self._interrupted:
+            if leg := self._leg(self.journal.trial(self._interrupted.popleft())):
+                return leg
+        left = self.budget.time_left
+        leg = self._promote(lambda: self.rungs.candidates(self._last_call()), left) or self._new()
         if leg or not self.live:
             closing = partial(self.rungs.candidates, at_least_one=True)
-            return leg or self._promote(closing, self.time_left) or Pause.FINISHED
+            return leg or self._promote(closing, left) or Pause.FINISHED
         # Nothing new will come. A slot that would stand idle until the last leg ends trains the best of those waiting.
-        rest = max(self._forecast(self.study.trial(number)) for number in self.live)
-        return self._promote(self.rungs.waiting, min(rest, self.time_left)) or Pause.WAIT
+        rest = max(self.forecast(self.journal.trial(number)) for number in self.live)
+        return self._promote(self.rungs.waiting, min(rest, left)) or Pause.WAIT
 
-    def _leg(self, trial: Trial) -> Leg:
-        self.live.add(trial.number)
+    def _leg(self, trial: Trial) -> Leg | None:
+        """A trial's next leg, unless its network cannot be built for the films or costs more than it may."""
+        last = trial.stages == 1
+        stage = self.fidelities.stage(len(trial.epochs), int(trial.flat["epochs"]), last)
+        config = self.space.config(trial.flat, trial.seed, stage.image_size)
+        if reason := self._infeasible(trial, config):
+            self._end(trial, Outcome.INFEASIBLE, reason)
+            return None
         begins = f"goes on at epoch {len(trial.epochs)}" if trial.epochs else "starts"
-        log.info("trial %s %s: %s, %d epochs", trial.name, begins, trial.flat["model"], trial.schedule)
-        checkpoint = trial.epochs[-1].checkpoint if trial.epochs else None
-        return Leg(trial.number, self.space.config(trial.flat, trial.seed), checkpoint)
+        self._note(trial, Step.LAUNCHED, begins, epoch=len(trial.epochs))
+        log.info("trial %s %s: %s, %d epochs", trial.name, begins, trial.family, trial.schedule)
+        self.live.add(trial.number)
+        checkpoint = trial.epochs[-1].checkpoint if len(trial.epochs) > stage.before else None
+        scored = self._met(trial) if self._compare else ()
+        return Leg(trial.number, config, checkpoint, stage.before, stage.data_share, scored)
+
+    def _infeasible(self, trial: Trial, config: TrainConfig) -> str | None:
+        """Why a trial cannot be trained, found out before a worker is used."""
+        try:
+            size = config.footprint()
+        except Infeasible as reason:
+            return str(reason)
+        costs = {"parameters": float(size.parameters), "gflops": size.flops / 1e9}
+        objective = self.journal.objective
+        self._costs[trial.number] = {name: value for name, value in costs.items() if name in objective.costs}
+        bounds = {name: bound for name, bound in objective.bounds.items() if name in costs}
+        broken = dataclasses.replace(objective, bounds=bounds).broken(costs)
+        return "; ".join(broken) if broken and trial.searched else None
 
     def _promote(self, candidates: Callable[[], list[tuple[int, int]]], seconds: float) -> Leg | None:
         """The first of some waiting trials whose training can be done in the time goes on.
@@ -137,98 +200,169 @@ class Legs:
         On a short schedule two rungs may lie at one epoch: a promoted trial then waits at the next rung at once, and
         who may go on is asked again.
         """
-        while fitting := [(n, rung) for n, rung in candidates() if self._forecast(self.study.trial(n)) <= seconds]:
+        while fitting := [(n, rung) for n, rung in candidates() if self._allowed(n, seconds)]:
             number, rung = fitting[0]
-            trial = self.study.trial(number)
-            self.rungs.promote(number, rung)
-            if self._at_rungs(trial, trial.epochs[-1]):
-                return self._leg(trial)
+            trial = self.journal.trial(number)
+            trial = self._go_on(trial, self.rungs.standing(number, rung), "its place is good enough by now")
+            if self._at_rungs(trial, trial.epochs[-1]) and (leg := self._leg(trial)):
+                return leg
         return None
 
-    def _forecast(self, trial: Trial) -> float:
+    def _allowed(self, number: int, seconds: float) -> bool:
+        """Whether a waiting trial's training can be done in the time, and still is within the space."""
+        trial = self.journal.trial(number)
+        return self.forecast(trial) <= seconds and self.space.allows(trial.flat)
+
+    def forecast(self, trial: Trial) -> float:
         """Seconds to the end of a trial's schedule, going by its epochs so far; 0 before the first."""
         left = trial.schedule - len(trial.epochs)
         return left * trial.seconds / max(1, len(trial.epochs))
 
     def _last_call(self) -> bool:
         """Whether the leader must go on now, if the time budget is to see it trained in full."""
+        if self.budget.time_left == float("inf"):
+            return False
         leaders = self.rungs.candidates(at_least_one=True)[:1]
-        return any(_FORECAST_MARGIN * self._forecast(self.study.trial(n)) > self.time_left for n, _ in leaders)
+        left = self.budget.time_left
+        return any(_FORECAST_MARGIN * self.forecast(self.journal.trial(n)) > left for n, _ in leaders)
 
     def _new(self) -> Leg | None:
-        trials = self.study.trials()
-        ran = {trial.baseline for trial in trials if trial.flat}
         for baseline in self.space.baselines:
-            if baseline.name not in ran and (leg := self._launch(self.study.add_baseline(baseline, self.seed))):
-                return leg
-        budget = self.space.header.budget
-        searched = sum(trial.baseline is None and bool(trial.flat) for trial in trials)
-        while searched < budget.trials and self.time_left > (budget.time or 0.0) * budget.reserve:
-            searched += 1
-            if leg := self._launch(self.study.propose(self.space, self.seed, self.rungs)):
+            if baseline.name not in self._baselines:
+                why = f"baseline {baseline.name}: runs first and in full"
+                if leg := self._begin(self._add(complete(baseline.flat), why, baseline=baseline.name)):
+                    return leg
+        while self.budget.proposing and not self._exhausted:
+            draft = self.proposer.draft()
+            if draft is None:
+                self._exhausted = True
+                log.info("the whole space has been trained: the search ends before its budget does")
+                break
+            if leg := self._begin(self._add(**vars(draft))):
                 return leg
         return None
 
-    def _launch(self, trial: Trial) -> Leg | None:
-        """The first leg of a new trial, unless its network cannot be built for the films."""
-        config = self.space.config(trial.flat, trial.seed)
-        try:
-            config.footprint()
-        except Infeasible as reason:
-            self._end(trial, Outcome.INFEASIBLE, str(reason))
-            return None
+    def _add(self, flat: dict, why: str, **kind: object) -> Trial:  # type: ignore[type-arg]
+        # A recipe is what it is: it is not trained on fewer or smaller films first.
+        stages = 1 if kind.get("baseline") else self.fidelities.stages
+        kept = {key: value for key, value in {**kind, "stages": stages}.items() if value not in (None, {}, 1)}
+        return self.journal.add(flat, self.seed + len(self.journal.trials()), why, **kept)  # type: ignore[arg-type]
+
+    def _begin(self, trial: Trial) -> Leg | None:
+        """The first leg of a new trial."""
+        self._enter(trial)
+        self.proposer.see(trial)
         return self._leg(trial)
 
     # Judging
 
     def epoch_done(self, number: int, epoch: EpochRecord) -> bool:
         """Keep an epoch of a live trial; whether its leg goes on."""
-        self.study.record(number, epoch)
-        trial = self.study.trial(number)
+        trial = self.journal.record(number, self._with_costs(number, epoch))
+        self.budget.spend(number, epoch.seconds)
         if epoch.epoch == trial.schedule:
             self._end(trial, Outcome.FULL)
             return False
-        return self._at_rungs(trial, epoch) and not self.stopping and self.time_left > 0
+        goes_on = self._at_rungs(trial, trial.epochs[-1]) and not self.stopping and not self.budget.over
+        return goes_on and epoch.epoch % int(trial.flat["epochs"]) != 0  # type: ignore[arg-type]
 
-    def _at_rungs(self, trial: Trial, epoch: EpochRecord, replay: bool = False) -> bool:
-        """Judge a trial at each rung that lies at this epoch; whether it goes on. Baselines always do."""
-        if trial.baseline:
-            return True
-        met = self.rungs.epochs(trial.schedule)
+    def _with_costs(self, number: int, epoch: EpochRecord) -> EpochRecord:
+        """An epoch with all that the objectives and constraints ask for."""
+        metrics = {**epoch.metrics, **self._costs.get(number, {})}
+        defined = [value for value in epoch.auroc.values() if value is not None]
+        if WORST in (*self.journal.objective.metrics, *self.journal.objective.bounds):
+            metrics[WORST] = min(defined) if defined else None
+        return dataclasses.replace(epoch, metrics=metrics) if metrics != epoch.metrics else epoch
+
+    def _at_rungs(self, trial: Trial, epoch: EpochRecord) -> bool:
+        """Judge a trial at each rung that lies at this epoch; whether it goes on."""
+        met = self._met(trial)
         while (level := self.rungs.level(trial.number)) < len(met) and met[level] == epoch.epoch:
-            self.rungs.record(trial.number, level, epoch.value)
-            went_on = replay and trial.epochs[-1].epoch > epoch.epoch
-            if not went_on and (replay or not self.rungs.in_top(trial.number, level)):
-                if not replay:
-                    progress = self.rungs.fractions[level]
-                    log.info("trial %s waits at %.0f %% with %.4f", trial.name, 100 * progress, epoch.value)
+            self._arrive(trial, level)
+            standing = self.rungs.standing(trial.number, level)
+            if why := self._passes(trial, epoch, standing):
+                trial = self._go_on(trial, standing, why)
+            else:
+                self._hold(trial, epoch, standing)
                 return False
-            self.rungs.promote(trial.number, level)
         return True
+
+    def _arrive(self, trial: Trial, rung: int) -> None:
+        metrics = trial.epochs[self._met(trial)[rung] - 1].metrics
+        self.rungs.record(trial.number, rung, self.journal.objective.reached(metrics))
+
+    def _passes(self, trial: Trial, epoch: EpochRecord, standing: Standing) -> str | None:
+        """Why a trial goes on from a rung at once, if it does."""
+        if self.rungs.in_top(trial.number, standing.rung):
+            by_place = standing.place <= standing.go_on
+            return f"among the best {standing.go_on}" if by_place else f"among the best of {trial.family}"
+        confidence = self.space.header.asha.confidence
+        if confidence is None or self._compare is None or standing.cutoff is None:
+            return None
+        cutoff = self.journal.trial(standing.cutoff)
+        likely = self._compare((trial, epoch.epoch), (cutoff, self._met(cutoff)[standing.rung]))
+        if likely <= 1 - confidence:
+            return None
+        return f"not credibly worse than trial {standing.cutoff}: better in {likely:.0%} of resamples of the patients"
+
+    def _go_on(self, trial: Trial, standing: Standing, why: str) -> Trial:
+        trial = self._note(trial, Step.PROMOTED, why, **self._evidence(trial, standing))
+        self.rungs.promote(trial.number, standing.rung)
+        self.proposer.see(trial)
+        return trial
+
+    def _hold(self, trial: Trial, epoch: EpochRecord, standing: Standing) -> None:
+        """A trial that does not go on waits, or ends where a policy never looks back."""
+        progress = f"{self.rungs.fractions[standing.rung]:.0%}"
+        place = f"place {standing.place} of {standing.cohort} at {progress}, where {standing.go_on} go on"
+        if self.rungs.policy.mode == "stop":
+            self._end(trial, Outcome.PRUNED, place)
+            return
+        trial = self._note(trial, Step.WAITS, place, **self._evidence(trial, standing))
+        self.proposer.see(trial)
+        log.info("trial %s waits at %s with %.4f", trial.name, progress, epoch.value)
+
+    def _evidence(self, trial: Trial, standing: Standing) -> dict[str, object]:
+        """The figures of a decision at a rung."""
+        cutoff = None if standing.cutoff is None else self.journal.trial(standing.cutoff)
+        at = self._met(trial)[standing.rung]
+        reached = None if cutoff is None else self._value_at(cutoff, standing.rung)
+        return {**vars(standing), "epoch": at, "value": self._value_at(trial, standing.rung), "cutoff_value": reached}
+
+    def _value_at(self, trial: Trial, rung: int) -> float:
+        return trial.epochs[self._met(trial)[rung] - 1].value
 
     def leg_ended(self, number: int) -> None:
         """A live trial's process is free. If the trial neither ended nor waits, it was interrupted and is next."""
         self.live.discard(number)
-        if self.study.trial(number).outcome is Outcome.OPEN and self.rungs.waits_at(number) is None:
-            self._interrupted.append(number)
+        trial = self.journal.trial(number)
+        if trial.outcome is not Outcome.OPEN or self.rungs.waits_at(number) is not None:
+            return
+        self._interrupted.append(number)
+        if self.stopping:
+            done = f"{len(trial.epochs)} of {trial.schedule} epochs are saved"
+            self._note(trial, Step.PAUSED, f"the search stops ({self.stopping}); {done}", epoch=len(trial.epochs))
 
     def failed(self, number: int, outcome: Outcome, reason: str) -> None:
         """A live trial ended by its own fault: it diverged, or its code raised."""
-        trial = self.study.trial(number)
-        self._end(trial, outcome, reason)
+        self._end(self.journal.trial(number), outcome, reason)
         if outcome is Outcome.ERROR:
             self._look_for_mistake(reason)
 
     def process_lost(self, number: int, reason: str) -> None:
         """A live trial's process or node died: its leg is handed out again, a limited number of times."""
-        if self.study.trial(number).outcome is not Outcome.OPEN:
+        trial = self.journal.trial(number)
+        if trial.outcome is not Outcome.OPEN:
+            return
+        attempts = self.journal.attempt(number)
+        if attempts >= _ATTEMPTS:
+            self._end(trial, Outcome.INFRASTRUCTURE, f"lost {_ATTEMPTS} times; last: {reason}")
             return
         log.info("trial %d: %s; its leg is handed out again", number, reason)
-        if self.study.attempt(number) >= _ATTEMPTS:
-            self._end(self.study.trial(number), Outcome.INFRASTRUCTURE, f"lost {_ATTEMPTS} times; last: {reason}")
+        self._note(trial, Step.RETRIED, reason, attempt=attempts, epoch=len(trial.epochs))
 
     def _look_for_mistake(self, reason: str) -> None:
-        trials = [t for t in self.study.trials() if t.outcome is not Outcome.INFEASIBLE]
+        trials = [t for t in self.journal.trials() if t.outcome is not Outcome.INFEASIBLE]
         failed = [t for t in trials if t.outcome is Outcome.ERROR]
         nothing_works = not any(t.epochs for t in trials)
         if nothing_works and len(failed) >= _SAME_MISTAKE and len({t.reason for t in failed}) == 1:
@@ -236,24 +370,40 @@ class Legs:
             self.stop("mistake")
 
     def _end(self, trial: Trial, outcome: Outcome, reason: str = "") -> None:
-        self.study.finish(trial.number, outcome, reason)
+        if not trial.decisions or trial.decisions[-1].step is not Step.ENDED:  # a kill may have come between the two
+            self._note(trial, Step.ENDED, reason or "trained in full", outcome=outcome.value)
+        trial = self.journal.finish(trial.number, outcome, reason)
         if outcome is Outcome.FULL:
-            log.info("trial %s is trained in full: %.4f", trial.name, self.study.trial(trial.number).value)
+            log.info("trial %s is trained in full: %.4f", trial.name, trial.value)
         elif outcome is not Outcome.PRUNED:
             log.info("trial %s ended, %s: %s", trial.name, outcome.value, reason)
         self.rungs.end(trial.number, in_full=outcome is Outcome.FULL)
+        self.budget.end(trial, eligible=trial.repeats is None and not self._broken(trial))
+        self.proposer.see(trial)
+        self._on_end(trial)
+
+    def _broken(self, trial: Trial) -> list[str]:
+        return self.journal.objective.broken(trial.epochs[-1].metrics) if trial.epochs else []
+
+    def _note(self, trial: Trial, step: Step, why: str, **evidence: object) -> Trial:
+        return self.journal.decide(trial.number, step, why, **evidence)
 
     def close(self) -> None:
         """The search is over: trials that wait at a rung are pruned. Those cut by the end of the time stay open."""
-        for trial in self.study.trials():
-            waits_at = self.rungs.waits_at(trial.number)
-            if trial.outcome is Outcome.OPEN and waits_at is not None:
-                fraction = self.rungs.fractions[waits_at]
-                self._end(trial, Outcome.PRUNED, f"waited at {fraction:.0%} of its schedule until the search ended")
+        for number, rung in self.rungs.waiting():
+            progress = f"{self.rungs.fractions[rung]:.0%}"
+            trial = self.journal.trial(number)
+            self._end(trial, Outcome.PRUNED, f"waited at {progress} of its schedule until the search ended")
+
+    # Looking
+
+    def seconds_left(self) -> float | None:
+        """A forecast of the seconds until the search ends; None before anything was trained."""
+        return self.budget.forecast(sum(self.forecast(self.journal.trial(number)) for number in self.live))
 
     def counts(self) -> Counter[str]:
         """Trials by what they are now: running, waiting, interrupted, or how they ended."""
-        return Counter(self.standing(trial) for trial in self.study.trials())
+        return Counter(self.standing(trial) for trial in self.journal.trials())
 
     def standing(self, trial: Trial) -> str:
         """What a trial is doing now, or how it ended."""

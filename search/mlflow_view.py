@@ -42,7 +42,7 @@ class MlflowView:
 
         from search.study import Study
 
-        self.study = Study(folder)
+        self.study = Study(folder, follow=True)
         facts = self.study.facts
         self.facts = facts
         self.client = MlflowClient(facts["mlflow"])
@@ -182,7 +182,7 @@ class MlflowView:
 
 
 def _count(trials: list[Any]) -> dict[str, int]:
-    from search.study import Outcome
+    from search.trial import Outcome
 
     outcomes = [trial.outcome for trial in trials]
     return {outcome.value: outcomes.count(outcome) for outcome in Outcome}

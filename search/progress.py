@@ -12,7 +12,7 @@ from rich.text import Text
 from cxr_core.console import console
 from search.durations import format_duration
 from search.legs import Legs
-from search.study import Trial
+from search.trial import Trial
 
 _REDRAW = 0.5
 """Seconds between drawings of the live table."""
@@ -24,9 +24,8 @@ _STYLES = {"running": "green", "waiting": "yellow", "full": "bold", "pruned": "d
 class Progress:
     """Shows a search while it runs; `update` is cheap and may be called at any rate."""
 
-    def __init__(self, legs: Legs, concurrent: int):
-        self.legs = legs
-        self.concurrent = concurrent
+    def __init__(self, legs: Legs, name: str):
+        self.legs, self.name = legs, name
         self._drawn = self._summed = time.monotonic()
         self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
 
@@ -56,23 +55,22 @@ class Progress:
         failed = sum(counts[word] for word in ("diverged", "error", "infrastructure", "infeasible"))
         words += [f"{failed} failed"] if failed else []
         words += [f"of {header.budget.trials + len(self.legs.space.baselines)} trials"]
-        winner = self.legs.study.winner()
+        winner = self.legs.journal.winner()
         best = (
             f"best {header.objective.metric} {winner.value:.4f} (trial {winner.name})"
             if winner
             else "no full trial yet"
         )
-        running = [t for t in self.legs.study.trials() if t.number in self.legs.live and t.epochs]
+        running = [t for t in self.legs.journal.trials() if t.number in self.legs.live and t.epochs]
         speed = f"{sum(t.epochs[-1].films_per_second for t in running):,.0f} films/s"
-        left = self.legs.time_left
-        clock = (
-            f"{format_duration(max(0.0, left))} left" if left != float("inf") else format_duration(self.legs.elapsed)
-        )
+        left = self.legs.seconds_left()
+        elapsed = format_duration(self.legs.budget.elapsed)
+        clock = elapsed if left is None else f"{elapsed}, about {format_duration(left)} left"
         return " · ".join([", ".join(words), best, speed, clock])
 
     def _table(self) -> Table:
         objective = self.legs.space.header.objective
-        table = Table(title=f"study {self.legs.study.name}", title_justify="left", expand=False)
+        table = Table(title=f"study {self.name}", title_justify="left", expand=False)
         for column in ("trial", "state", "model", "epoch", objective.metric, "films/s"):
             table.add_column(column, justify="left" if column in ("trial", "state", "model") else "right")
         for trial in self._shown():
@@ -90,7 +88,7 @@ class Progress:
 
     def _shown(self) -> list[Trial]:
         """Running trials, then the best of the others, as many as fit a small terminal."""
-        trials = [trial for trial in self.legs.study.trials() if trial.flat]
+        trials = [trial for trial in self.legs.journal.trials() if trial.flat]
         running = [trial for trial in trials if trial.number in self.legs.live]
         others = [trial for trial in trials if trial.number not in self.legs.live and trial.epochs]
         sign = 1 if self.legs.space.header.objective.maximize else -1

@@ -118,8 +118,8 @@ class _Heartbeat(_Stateless, tune.Callback):
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         self.beat()
-        if self.legs.time_left <= 0:
-            self.legs.stop("time")
+        if over := self.legs.budget.over:
+            self.legs.stop(over)
         if self.legs.stopping and self._stopping_since is None:
             self._stopping_since = time.monotonic()
         if self._stopping_since is not None and time.monotonic() - self._stopping_since > GRACE:

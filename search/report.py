@@ -19,9 +19,9 @@ from search import figures
 from search.durations import format_duration
 from search.exit_codes import DONE, USAGE
 from search.figures import progress, standing, title
-from search.rungs import Rungs
-from search.space import Header
-from search.study import Outcome, Study, StudyError, Trial
+from search.space import Header, rungs_of
+from search.study import Study, StudyError
+from search.trial import Outcome, Trial
 
 _METRICS = {"auroc_macro": "macro AUROC", "auprc_macro": "macro AUPRC"}
 """How a reader knows an objective, where its name in a space file is not it already."""
@@ -65,7 +65,7 @@ class _Report:
         self.study, self.facts, self.everything = study, study.facts, study.trials()
         self.header = Header.model_validate({k: v for k, v in self.facts["space"].items() if k != "space"})
         self.metric = _METRICS.get(self.header.objective.metric, self.header.objective.metric)
-        self.rungs = Rungs(self.header.asha.rungs, self.header.asha.eta, study.maximize)
+        self.rungs = rungs_of(self.header)
         self.trials = [trial for trial in self.everything if trial.flat]
         full = [trial for trial in self.trials if trial.outcome is Outcome.FULL]
         self.full = sorted(full, key=lambda trial: (self._cost(trial), trial.number))
@@ -100,7 +100,7 @@ class _Report:
         """The last objective, as something that is better when it is smaller; infinite before the first epoch."""
         if not trial.epochs:
             return float("inf")
-        return -trial.epochs[-1].value if self.study.maximize else trial.epochs[-1].value
+        return -trial.epochs[-1].value if self.study.objective.maximize[0] else trial.epochs[-1].value
 
     def _behind(self, trial: Trial) -> str:
         assert self.best
@@ -202,7 +202,7 @@ class _Report:
             "areas": figures.label_areas(self._areas()) if self.best else None,
             "losses": figures.losses(self.best) if self.best else None,
             "curves": figures.learning_curves(self.trials, self.best, self.rungs, self.metric) if trained else None,
-            "history": figures.history(self.trials, self.best, self.metric, self.study.maximize) if trained else None,
+            "history": figures.history(self.trials, self.best, self.metric, self.study.objective.maximize[0]) if trained else None,
             "importances": figures.importances(self.early),
             "parallel": figures.parallel(self.early, self.metric),
             "families": figures.families(self.trials, self.rungs, self.metric) if trained else None,

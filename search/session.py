@@ -20,12 +20,14 @@ from cxr_core.data import DataName, PreparedData
 from cxr_core.data.page import write_page
 from cxr_core.models import measure_model
 from cxr_core.registry import Chosen
-from search.legs import Legs
+from search.budget import Budget
+from search.legs import BUDGETS, Legs
 from search.mlflow_view import default_uri
 from search.preflight import PreflightError, check_disk, check_server, parse_data_name, prepare_data
 from search.progress import Progress
 from search.space import Space
-from search.study import Study, StudyError, Trial
+from search.study import Study, StudyError
+from search.trial import Trial
 
 log = logging.getLogger(__name__)
 
@@ -73,13 +75,13 @@ def run_session(space: Space, request: Request) -> Result:
         check_disk(request.folder)
         study, prepared = _resume(space, request) if request.resume else _create(space, request)
         facts = study.facts
-        legs = Legs(study, space, facts["seed"], facts.get("seconds_used", 0.0))
+        legs = Legs(study, space, facts["seed"], _budget(study, space, request))
         with _mlflow_writer(study.folder) as writer:
-            _search(legs, prepared, request)
+            _search(study, legs, prepared, request)
             why = legs.stopping
-            if why in (None, "time"):
+            if why is None or why in BUDGETS:
                 legs.close()
-            study.note("seconds_used", legs.elapsed)
+            study.note("seconds_used", legs.budget.elapsed)
             from search.report import write_report  # seconds to import: not before a search has run
 
             log.info("writing the report and the rest of MLflow")
@@ -99,13 +101,13 @@ def run_session(space: Space, request: Request) -> Result:
     )
 
 
-def _search(legs: Legs, prepared: PreparedData, request: Request) -> None:
+def _search(study: Study, legs: Legs, prepared: PreparedData, request: Request) -> None:
     from search.ray_legs import Resources, run_legs, start_ray  # Ray is imported only when a search starts
     from search.worker import Workplace
 
     workplace = Workplace(
-        folder=str(legs.study.folder),
-        data=DataName.parse(legs.study.facts["data"]),
+        folder=str(study.folder),
+        data=DataName.parse(study.facts["data"]),
         cache=str(prepared.cache),
         aspect=prepared.policy.aspect,
         metric=legs.space.header.objective.metric,
@@ -117,16 +119,25 @@ def _search(legs: Legs, prepared: PreparedData, request: Request) -> None:
     noted = time.monotonic()
     resources = Resources(request.concurrent, request.cpus, request.gpus, request.address)
     # Ray has a SIGTERM handler of its own: ours comes after it.
-    with start_ray(resources), _drain_on_signal(legs), Progress(legs, request.concurrent) as progress:
+    with start_ray(resources), _drain_on_signal(legs), Progress(legs, study.name) as progress:
 
         def beat() -> None:
             nonlocal noted
             progress.update()
             if time.monotonic() - noted > _NOTE_EVERY:
                 noted = time.monotonic()
-                legs.study.note("seconds_used", legs.elapsed)
+                study.note("seconds_used", legs.budget.elapsed)
+                if (left := legs.seconds_left()) is not None:
+                    study.note("forecast", time.time() + left)
 
         run_legs(legs, workplace, resources, beat)
+
+
+def _budget(study: Study, space: Space, request: Request) -> Budget:
+    """What the search may spend, with the account of its earlier sessions."""
+    began = time.monotonic() - study.facts.get("seconds_used", 0.0)
+    devices = request.gpus or 1.0
+    return Budget(space.header.budget, space.objective.maximize[0], devices, request.concurrent, began=began)
 
 
 def _create(space: Space, request: Request) -> tuple[Study, PreparedData]:

@@ -1,10 +1,11 @@
 """A space file: what is searched, on which task, towards what, at which cost. All its mistakes are reported at once."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from cxr_core.config import TrainConfig
 from cxr_core.domains import Domain, read_domains
@@ -13,15 +14,28 @@ from cxr_core.located_yaml import Located, Mistake, SpaceError, did_you_mean, wr
 from cxr_core.recipe import load_recipe
 from cxr_core.registry import Scalar
 from cxr_core.space_file import Aim, Section, read_header, read_space_file
+from search.distributions import default, placed, slots
 from search.durations import parse_duration
-from search.searchers import searchers
+from search.fidelity import Fidelities, Fidelity
+from search.objectives import Bound, Objective, SearchObjective, check_constraints
+from search.rungs import Mode, RungPolicy, Rungs
+from search.searchers import searchers, takes_several
 
 
 class BudgetSection(Section):
-    """Where a search ends: trials proposed and hours spent; no trial is proposed in the last `reserve` of the time."""
+    """Where a search ends: whichever of these comes first.
+
+    trials: configurations proposed. time: seconds of wall clock. gpu_hours: training time of all trials times their
+    share of a GPU (of a slot, where there is none). target: a value of the objective that a full trial reaches.
+    plateau: full trials in a row without a better one. reserve: share of time and gpu_hours in which nothing new is
+    proposed: it is kept for the finalists.
+    """
 
     trials: Annotated[int, Field(ge=1)] = 50
     time: float | None = None
+    gpu_hours: Annotated[float, Field(gt=0)] | None = None
+    target: float | None = None
+    plateau: Annotated[int, Field(ge=1)] | None = None
     reserve: Annotated[float, Field(ge=0, lt=1)] = 0.2
 
     @field_validator("time", mode="before")
@@ -31,9 +45,10 @@ class BudgetSection(Section):
 
 
 class SearcherSection(Section):
-    """What proposes configurations."""
+    """What proposes configurations; the first `startup` of them are spread evenly, over every family."""
 
     name: str = "tpe"
+    startup: Annotated[int, Field(ge=1)] = 10
 
     @field_validator("name")
     @classmethod
@@ -44,10 +59,19 @@ class SearcherSection(Section):
 
 
 class AshaSection(Section):
-    """Rungs at fractions of each trial's own schedule; the best 1/eta of a rung go on."""
+    """Who goes on from a rung; RungPolicy says what each key means.
 
+    confidence: who is not credibly worse than the last that goes on, goes on, too. fidelity: what grows from rung to
+    rung, `schedule` (how much of it a trial has done), `image_size` or `data_share` (each a training from the start).
+    """
+
+    mode: Mode = "promote"
     rungs: Annotated[tuple[float, ...], Field(strict=False)] = (0.05, 0.2)
     eta: Annotated[int, Field(ge=2)] = 4
+    cohort: Annotated[int, Field(ge=1)] | None = None
+    family_floor: Annotated[int, Field(ge=0)] = 1
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] | None = None
+    fidelity: Fidelity = "schedule"
 
     @field_validator("rungs")
     @classmethod
@@ -56,14 +80,39 @@ class AshaSection(Section):
             raise ValueError("rungs are rising fractions of a schedule, between 0 and 1")
         return rungs
 
+    @property
+    def policy(self) -> RungPolicy:
+        """The same, as `Rungs` takes it."""
+        return RungPolicy(self.rungs, self.eta, self.mode, self.cohort or self.eta, self.family_floor)
+
 
 class Header(Aim):
     """A space file without its `space:` part."""
 
+    objective: SearchObjective
+    constraints: Mapping[str, Bound] = {}
     budget: BudgetSection = BudgetSection()
     searcher: SearcherSection = SearcherSection()
     asha: AshaSection = AshaSection()
     baselines: Annotated[tuple[str, ...], Field(strict=False)] = ()
+
+    @field_validator("constraints")
+    @classmethod
+    def _measured(cls, constraints: Mapping[str, Bound]) -> Mapping[str, Bound]:
+        return check_constraints(constraints)
+
+    @model_validator(mode="after")
+    def _searcher_fits(self) -> "Header":
+        if len(self.objective.all) > 1 and not takes_several(self.searcher.name):
+            raise ValueError(f"the searcher {self.searcher.name} takes one metric; for several, take nsgaii or tpe")
+        return self
+
+
+def rungs_of(header: Header) -> Rungs:
+    """The rungs of a search, without any trial yet."""
+    asha = header.asha
+    fractions = Fidelities(asha.fidelity, asha.rungs, header.data.image_size).fractions
+    return Rungs(replace(asha.policy, fractions=fractions), several=len(header.objective.all) > 1)
 
 
 @dataclass(frozen=True)
@@ -88,9 +137,23 @@ class Space:
     def task(self) -> Task:
         return self.header.task.task
 
-    def config(self, flat: dict[str, Scalar], seed: int) -> TrainConfig:
-        """The training configuration of flat parameters on this space's task."""
-        return TrainConfig.from_flat(flat, self.task, self.header.data.image_size, seed)
+    @property
+    def objective(self) -> Objective:
+        return Objective.of_space(self.tree)
+
+    def config(self, flat: dict[str, Scalar], seed: int, image_size: int | None = None) -> TrainConfig:
+        """The training configuration of flat parameters on this space's task, on films of its size or another."""
+        return TrainConfig.from_flat(flat, self.task, image_size or self.header.data.image_size, seed)
+
+    def allows(self, flat: Mapping[str, Scalar]) -> bool:
+        """Whether a configuration of an earlier version of the space still lies in it."""
+        taken: dict[str, Any] = {}
+        for slot in slots(self.domains):
+            if slot.branch is None or taken.get(slot.branch[0]) == slot.branch[1]:
+                fits, taken[slot.name] = placed(slot.domain, slot.distribution, flat.get(slot.name, default(slot.name)))
+                if not fits:
+                    return False
+        return True
 
     def save(self, folder: Path) -> None:
         """Write the resolved space, with what the command line set, and its recipes beside it."""

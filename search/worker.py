@@ -15,7 +15,7 @@ from ray import tune
 from cxr_core.data import DataName, TrainingData, build_cache
 from cxr_core.data.policy import Aspect
 from search.legs import Leg
-from search.study import EpochRecord, Outcome
+from search.trial import EpochRecord, Outcome
 
 log = logging.getLogger(__name__)
 

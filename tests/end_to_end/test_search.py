@@ -22,7 +22,7 @@ from cxr_core.batches import Batches
 from cxr_core.checkpoint import load_checkpoint
 from cxr_core.data import TrainingData, open_cache
 from cxr_core.evaluate import predict
-from search.study import Outcome
+from search.trial import Outcome
 from tests.end_to_end.conftest import REPOSITORY, finish
 
 

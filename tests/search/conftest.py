@@ -8,7 +8,9 @@ import pytest
 
 from search.legs import Leg, Legs, Pause
 from search.space import load_space
-from search.study import EpochRecord, Study
+from search.budget import Budget
+from search.study import Study
+from search.trial import EpochRecord
 
 SPACE = """
 name: tiny
@@ -66,6 +68,13 @@ def make_study(tmp_path, make_space):
     return make
 
 
+def legs_on(journal, space, clock=lambda: 0.0, seconds_used=0.0, slots=1, **options):
+    """A search on a journal, as a session makes one."""
+    budget = Budget(space.header.budget, space.objective.maximize[0], slots=slots, clock=clock)
+    budget.began = clock() - seconds_used
+    return Legs(journal, space, 0, budget, **options)
+
+
 def epoch_record(epoch, value, seconds=1.0):
     return EpochRecord(
         epoch=epoch,
@@ -108,7 +117,7 @@ class Trainer:
                 if isinstance(leg, Pause):
                     break
                 self.handed_out.append(leg)
-                done = legs.study.trial(leg.trial).epochs
+                done = legs.journal.trial(leg.trial).epochs
                 running[leg.trial] = len(done)
             self.now += 1.0
             for trial in list(running):

@@ -5,7 +5,7 @@ from mlflow import MlflowClient
 
 from search.mlflow_view import MlflowView, default_uri
 from search.rungs import Rungs
-from search.study import Outcome
+from search.trial import Outcome
 from tests.search.conftest import epoch_record
 
 RUNGS = Rungs((0.1, 0.5), 3, maximize=True)

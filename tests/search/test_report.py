@@ -11,7 +11,8 @@ from search.exit_codes import DONE, USAGE
 from search.report import main, write_report
 from search.rungs import Rungs
 from search.space import Baseline
-from search.study import Outcome, Study
+from search.study import Study
+from search.trial import Outcome
 from tests.search.conftest import SPACE, epoch_record
 
 RUNGS = Rungs((0.1, 0.5), 3, maximize=True)

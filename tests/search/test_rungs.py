@@ -2,16 +2,17 @@
 
 import pytest
 
-from search.rungs import Rungs
+from search.objectives import Reached
+from search.rungs import RungPolicy, Rungs
 
 
-def rungs(eta=2, maximize=True, fractions=(0.1, 0.5)):
-    return Rungs(fractions, eta, maximize)
+def rungs(eta=2, fractions=(0.1, 0.5), **policy):
+    return Rungs(RungPolicy(fractions, eta, **{"cohort": eta, **policy}))
 
 
 def arrive(rungs, rung, values):
     for trial, value in values.items():
-        rungs.record(trial, rung, value)
+        rungs.record(trial, rung, Reached(0.0, (-value,)))
 
 
 @pytest.mark.parametrize(
@@ -19,11 +20,11 @@ def arrive(rungs, rung, values):
     [(100, (5, 20)), (20, (1, 4)), (15, (1, 3)), (40, (2, 8)), (4, (1, 1)), (2, (1, 1)), (1, ())],
 )
 def test_rungs_lie_at_fractions_of_each_trials_own_schedule(schedule, met):
-    assert Rungs((0.05, 0.2), 4, True).epochs(schedule) == met
+    assert rungs(fractions=(0.05, 0.2)).epochs(schedule) == met
 
 
 def test_rounding_error_does_not_move_a_rung_by_an_epoch():
-    assert Rungs((0.07,), 4, True).epochs(100) == (7,)  # 0.07 * 100 is 7.000000000000001
+    assert rungs(fractions=(0.07,)).epochs(100) == (7,)  # 0.07 * 100 is 7.000000000000001
 
 
 def test_the_best_one_in_eta_goes_on():
@@ -36,14 +37,6 @@ def test_nobody_goes_on_from_a_cohort_smaller_than_eta():
     ladder = rungs(eta=4)
     arrive(ladder, 0, {0: 0.9, 1: 0.8, 2: 0.7})
     assert not any(ladder.in_top(trial, 0) for trial in range(3))
-
-
-def test_smaller_is_better_where_the_objective_is_minimised():
-    ladder = rungs(maximize=False)
-    arrive(ladder, 0, {0: 0.5, 1: 0.1})
-    assert ladder.in_top(1, 0)
-    assert not ladder.in_top(0, 0)
-    assert ladder.value(1, 0) == 0.1
 
 
 def test_of_equals_the_earlier_trial_is_better():
@@ -83,8 +76,8 @@ def test_a_promoted_trial_waits_no_more_and_keeps_its_place():
 def test_recording_twice_changes_nothing():
     ladder = rungs()
     arrive(ladder, 0, {0: 0.9, 1: 0.5})
-    ladder.record(1, 0, 1.0)
-    assert ladder.value(1, 0) == 0.5
+    arrive(ladder, 0, {1: 1.0})
+    assert ladder.reached(1, 0).costs == (-0.5,)
 
 
 def test_the_order_of_arrival_does_not_matter():

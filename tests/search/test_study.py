@@ -10,7 +10,8 @@ import pytest
 from optuna.trial import TrialState
 
 from search.rungs import Rungs
-from search.study import Outcome, Study, StudyError
+from search.study import Study, StudyError
+from search.trial import Outcome
 from tests.search.conftest import SPACE, epoch_record
 
 RUNGS = Rungs((0.1, 0.5), 3, maximize=True)

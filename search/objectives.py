@@ -1,0 +1,187 @@
+"""What a search improves: one metric or several, within constraints, and who is better than whom."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, NamedTuple
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from cxr_core.located_yaml import did_you_mean
+from cxr_core.metrics import OBJECTIVES
+from cxr_core.space_file import ObjectiveSection, Section
+
+Direction = Literal["maximize", "minimize"]
+
+COSTS: dict[str, str] = {
+    "parameters": "trainable and frozen weights of the network",
+    "gflops": "floating-point operations of one film, in 10^9",
+    "latency_ms": "median time for one film on the device that trains, in milliseconds",
+}
+"""What a network costs in use: to be kept small, as a second objective or within a constraint."""
+
+WORST = "auroc_worst"
+"""The AUROC of the finding that a network does worst."""
+
+
+def direction(metric: str) -> Direction:
+    """Whether a metric, or a cost, is better when it is large."""
+    if metric == WORST:
+        return "maximize"
+    maximized = metric in OBJECTIVES and OBJECTIVES[metric].direction == "maximize"
+    return "maximize" if maximized else "minimize"
+
+
+class SearchObjective(ObjectiveSection):
+    """One `metric`, or `metrics`: then the search looks for the Pareto front, and the first one names the winner."""
+
+    metrics: Annotated[tuple[str, ...], Field(strict=False)] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _first_is_the_metric(cls, section: Any) -> Any:
+        if not isinstance(section, dict) or not (metrics := section.get("metrics")):
+            return section
+        if "metric" in section or "direction" in section:
+            raise ValueError("name one metric, or several under `metrics`; not both")
+        if not isinstance(metrics, list | tuple) or len(metrics) < 2 or len(set(metrics)) < len(metrics):
+            raise ValueError("`metrics` lists two or more different ones")
+        known = [*OBJECTIVES, WORST, *COSTS]
+        for metric in metrics:
+            if metric not in known:
+                raise ValueError(f"there is no metric {metric!r}; {did_you_mean(str(metric), known)}")
+        if metrics[0] not in OBJECTIVES:
+            raise ValueError(f"the first metric names the winner and cannot be {metrics[0]}; put a quality first")
+        return {**section, "metric": metrics[0]}
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Every metric that is improved, the one that names the winner first."""
+        return self.metrics or (self.metric,)
+
+
+class Bound(Section):
+    """A limit that a trial must keep: `min` or `max`."""
+
+    min: float | None = None
+    max: float | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> "Bound":
+        if (self.min is None) == (self.max is None):
+            raise ValueError("a constraint has either `min` or `max`")
+        return self
+
+
+class Reached(NamedTuple):
+    """What a trial has reached, in an order in which the smaller is the better.
+
+    violation: sum of how far each constraint is missed, relative to its bound; 0 within all of them. costs: the
+    objectives, with the sign that makes less better. A trial that violates less is better, whatever it reaches (Deb
+    2000, Comput. Methods Appl. Mech. Eng. 186).
+    """
+
+    violation: float
+    costs: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The objectives and constraints of a study, and how a trial's metrics meet them."""
+
+    metrics: tuple[str, ...]
+    maximize: tuple[bool, ...]
+    bounds: Mapping[str, Bound] = field(default_factory=dict)
+
+    @classmethod
+    def of_space(cls, tree: Mapping[str, Any]) -> "Objective":
+        """The objective of a resolved space file."""
+        metrics = SearchObjective.model_validate(tree["objective"]).all
+        bounds = {name: Bound.model_validate(bound) for name, bound in (tree.get("constraints") or {}).items()}
+        return cls(metrics, tuple(direction(metric) == "maximize" for metric in metrics), bounds)
+
+    @property
+    def costs(self) -> tuple[str, ...]:
+        """The costs that must be measured for it."""
+        return tuple(name for name in COSTS if name in self.metrics or name in self.bounds)
+
+    def values(self, metrics: Mapping[str, float | None]) -> tuple[float, ...]:
+        """The objectives of a trial with these metrics; KeyError if one is missing."""
+        return tuple(float(metrics[name]) for name in self.metrics)  # type: ignore[arg-type]
+
+    def violations(self, metrics: Mapping[str, float | None]) -> tuple[float, ...]:
+        """How far each constraint is missed, relative to its bound: at most 0 where it is kept."""
+        return tuple(_missed(bound, metrics.get(name)) for name, bound in self.bounds.items())
+
+    def reached(self, metrics: Mapping[str, float | None]) -> Reached:
+        """What decides at a rung, and at the end."""
+        values = zip(self.values(metrics), self.maximize, strict=True)
+        missed = sum(max(0.0, violation) for violation in self.violations(metrics))
+        return Reached(missed, tuple(-value if up else value for value, up in values))
+
+    def broken(self, metrics: Mapping[str, float | None]) -> list[str]:
+        """The constraints that are missed, in words."""
+        names = zip(self.bounds.items(), self.violations(metrics), strict=True)
+        return [f"{name} {_words(bound, metrics.get(name))}" for (name, bound), missed in names if missed > 0]
+
+
+def _missed(bound: Bound, value: float | None) -> float:
+    if value is None:
+        return 1.0  # undefined: neither kept nor far off
+    limit, gap = (bound.min, bound.min - value) if bound.min is not None else (bound.max, value - (bound.max or 0.0))
+    return gap / (abs(limit or 0.0) or 1.0)
+
+
+def _words(bound: Bound, value: float | None) -> str:
+    if value is None:
+        return "is undefined"
+    return f"{value:.4g} is below {bound.min:g}" if bound.min is not None else f"{value:.4g} is above {bound.max:g}"
+
+
+def ranked(reached: Mapping[int, Reached]) -> list[int]:
+    """Trials from best to worst: within the constraints first, then by front, then by loneliness on the front.
+
+    Non-dominated sorting and crowding distance are those of NSGA-II (Deb et al. 2002, IEEE TEC 6(2)); of equals, the
+    earlier trial is better.
+    """
+    numbers = sorted(reached, key=lambda number: (reached[number].violation, number))
+    kept = [number for number in numbers if reached[number].violation == 0]
+    order: list[int] = []
+    while kept:
+        costs = np.array([reached[number].costs for number in kept])
+        front = non_dominated(costs)
+        lonely = _crowding(costs[front])
+        members = [kept[index] for index in np.flatnonzero(front)]
+        order += [number for _, number in sorted(zip(-lonely, members, strict=True))]
+        kept = [number for number, on_front in zip(kept, front, strict=True) if not on_front]
+    return order + [number for number in numbers if reached[number].violation > 0]
+
+
+def non_dominated(costs: np.ndarray) -> np.ndarray:
+    """Which rows no other row dominates: is nowhere worse and somewhere better. costs: (N, M); returns (N,) bool."""
+    front = np.ones(len(costs), dtype=bool)
+    for index, row in enumerate(costs):
+        no_worse, better = (costs <= row).all(axis=1), (costs < row).any(axis=1)
+        front[index] = not (no_worse & better).any()
+    return front
+
+
+def _crowding(costs: np.ndarray) -> np.ndarray:
+    """Distance between the neighbours of each row along each objective, summed; infinite at the ends."""
+    distance = np.zeros(len(costs))
+    for column in costs.T:
+        order = np.argsort(column, kind="stable")
+        span = column[order[-1]] - column[order[0]]
+        distance[order[[0, -1]]] = np.inf
+        if span > 0:
+            distance[order[1:-1]] += (column[order[2:]] - column[order[:-2]]) / span
+    return distance
+
+
+def check_constraints(bounds: Mapping[str, Bound]) -> Mapping[str, Bound]:
+    """Raises ValueError if a constraint names nothing that is measured."""
+    known: Sequence[str] = [*OBJECTIVES, WORST, *COSTS]
+    for name in bounds:
+        if name not in known:
+            raise ValueError(f"there is no metric {name!r} to constrain; {did_you_mean(name, known)}")
+    return bounds

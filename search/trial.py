@@ -1,0 +1,118 @@
+"""A trial: one configuration, and all that happened to it."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from cxr_core.registry import Scalar
+
+
+class Outcome(StrEnum):
+    """How a trial ended, or OPEN while it has not."""
+
+    OPEN = "open"
+    FULL = "full"
+    PRUNED = "pruned"
+    DIVERGED = "diverged"
+    INFEASIBLE = "infeasible"
+    ERROR = "error"
+    INFRASTRUCTURE = "infrastructure"
+
+
+FAILED = (Outcome.DIVERGED, Outcome.ERROR, Outcome.INFRASTRUCTURE)
+"""Outcomes of trials that began and broke."""
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One epoch of a trial, as the study keeps it."""
+
+    epoch: int
+    value: float
+    train_loss: float
+    metrics: dict[str, float | None]
+    auroc: dict[str, float | None]
+    films_per_second: float
+    seconds: float
+    peak_memory: int
+    checkpoint: str
+    at: float
+
+
+class Step(StrEnum):
+    """What was decided about a trial."""
+
+    PROPOSED = "proposed"
+    LAUNCHED = "launched"
+    WAITS = "waits"
+    PROMOTED = "promoted"
+    RETRIED = "retried"
+    PAUSED = "paused"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One decision: when (Unix time), what, why in words, and the figures behind it."""
+
+    at: float
+    step: Step
+    why: str
+    evidence: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One configuration and all that happened to it.
+
+    baseline: the recipe's name, if it is one. repeats: the trial of which it is another seed. stages: how often its
+    schedule is run, each time at a higher fidelity. values: one for each objective, once it has been trained in full.
+    notes: what the searcher keeps with it.
+    """
+
+    number: int
+    flat: dict[str, Scalar]
+    seed: int
+    baseline: str | None = None
+    repeats: int | None = None
+    stages: int = 1
+    epochs: tuple[EpochRecord, ...] = ()
+    attempts: int = 0
+    outcome: Outcome = Outcome.OPEN
+    reason: str = ""
+    values: tuple[float, ...] = ()
+    started: float = 0.0
+    decisions: tuple[Decision, ...] = ()
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def schedule(self) -> int:
+        """Epochs of a full training, all stages together."""
+        return int(self.flat["epochs"]) * self.stages  # type: ignore[arg-type]
+
+    @property
+    def searched(self) -> bool:
+        """Whether a searcher proposed its configuration, for itself."""
+        return self.baseline is None and self.repeats is None
+
+    @property
+    def family(self) -> str:
+        """Its architecture family."""
+        return str(self.flat.get("model", ""))
+
+    @property
+    def value(self) -> float | None:
+        """The objective, or the first of several, once it has been trained in full."""
+        return self.values[0] if self.values else None
+
+    @property
+    def seconds(self) -> float:
+        """Training time so far."""
+        return sum(epoch.seconds for epoch in self.epochs)
+
+    @property
+    def name(self) -> str:
+        """What to call the trial in tables: its number, and its recipe, or the trial it repeats."""
+        if self.repeats is not None:
+            return f"{self.number} (as {self.repeats})"
+        return f"{self.number} {self.baseline}" if self.baseline else str(self.number)
