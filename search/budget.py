@@ -12,8 +12,8 @@ from search.trial import Outcome, Trial
 class Budget:
     """What a search may spend and has spent, over all its sessions.
 
-    devices: GPUs of a trial; where there are none, a trial counts as one. slots: trials trained at once. clock: seconds;
-    began: what it said when the search began, earlier sessions' time taken off.
+    devices: GPUs of a trial; where there are none, a trial counts as one. slots: trials trained at once. clock: in
+    seconds; began: what it said when the search began, earlier sessions' time taken off.
     """
 
     section: BudgetSection

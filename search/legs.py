@@ -12,9 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
+from typing import Any
 
 from cxr_core.config import TrainConfig
 from cxr_core.models import Infeasible
+from cxr_core.registry import Scalar
 from search.budget import Budget
 from search.fidelity import Fidelities
 from search.journal import Journal
@@ -167,8 +169,7 @@ class Legs:
 
     def _leg(self, trial: Trial) -> Leg | None:
         """A trial's next leg, unless its network cannot be built for the films or costs more than it may."""
-        last = trial.stages == 1
-        stage = self.fidelities.stage(len(trial.epochs), int(trial.flat["epochs"]), last)
+        stage = self.fidelities.stage(len(trial.epochs), trial.stage_schedule, in_full=trial.stages == 1)
         config = self.space.config(trial.flat, trial.seed, stage.image_size)
         if reason := self._infeasible(trial, config):
             self._end(trial, Outcome.INFEASIBLE, reason)
@@ -242,11 +243,11 @@ class Legs:
                 return leg
         return None
 
-    def _add(self, flat: dict, why: str, **kind: object) -> Trial:  # type: ignore[type-arg]
-        # A recipe is what it is: it is not trained on fewer or smaller films first.
-        stages = 1 if kind.get("baseline") else self.fidelities.stages
-        kept = {key: value for key, value in {**kind, "stages": stages}.items() if value not in (None, {}, 1)}
-        return self.journal.add(flat, self.seed + len(self.journal.trials()), why, **kept)  # type: ignore[arg-type]
+    def _add(self, flat: dict[str, Scalar], why: str, **kind: Any) -> Trial:
+        if kind.get("repeats") is None and "baseline" not in kind:
+            kind["stages"] = self.fidelities.stages  # others are not trained on fewer or smaller films first
+        kept = {key: value for key, value in kind.items() if value is not None}
+        return self.journal.add(flat, self.seed + len(self.journal.trials()), why, **kept)
 
     def _begin(self, trial: Trial) -> Leg | None:
         """The first leg of a new trial."""
@@ -264,7 +265,7 @@ class Legs:
             self._end(trial, Outcome.FULL)
             return False
         goes_on = self._at_rungs(trial, trial.epochs[-1]) and not self.stopping and not self.budget.over
-        return goes_on and epoch.epoch % int(trial.flat["epochs"]) != 0  # type: ignore[arg-type]
+        return goes_on and epoch.epoch % trial.stage_schedule != 0
 
     def _with_costs(self, number: int, epoch: EpochRecord) -> EpochRecord:
         """An epoch with all that the objectives and constraints ask for."""

@@ -1,12 +1,18 @@
 """Warm start from an earlier study: its trials on the present study's scale, and how long it is listened to."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from optuna.trial import TrialState
 from scipy.stats import rankdata
 
-from search.known import COMPLETE, OTHER, PRUNED, Entry
+from search.known import COMPLETE, OTHER, PRUNED, Entry, Known
+
+_FILE = "prior.json"
 
 
 def listens(seed: int, number: int, finished: int, startup: int) -> bool:
@@ -42,3 +48,21 @@ def on_scale_of(prior: Sequence[Entry], own: Sequence[Entry]) -> list[Entry]:
 
 def _group(entry: Entry) -> tuple[int, int]:
     return entry.rank_class, entry.known.rung if entry.rank_class == PRUNED else 0
+
+
+def save_prior(folder: Path, prior: Sequence[Known]) -> None:
+    """Keep a prior beside the study that it serves."""
+    rows = [{**vars(known), "state": known.state.name, "notes": {}} for known in prior]
+    (folder / _FILE).write_text(json.dumps(rows))
+
+
+def load_prior(folder: Path) -> list[Known]:
+    """The prior of a study; empty if it was not warm-started."""
+    path = folder / _FILE
+    rows = json.loads(path.read_text()) if path.exists() else []
+    return [_from_row(row) for row in rows]
+
+
+def _from_row(row: dict[str, Any]) -> Known:
+    tuples = {"values": tuple(row["values"]), "violations": tuple(row["violations"])}
+    return Known(**{**row, **tuples, "state": TrialState[row["state"]]})

@@ -202,7 +202,9 @@ class _Report:
             "areas": figures.label_areas(self._areas()) if self.best else None,
             "losses": figures.losses(self.best) if self.best else None,
             "curves": figures.learning_curves(self.trials, self.best, self.rungs, self.metric) if trained else None,
-            "history": figures.history(self.trials, self.best, self.metric, self.study.objective.maximize[0]) if trained else None,
+            "history": figures.history(self.trials, self.best, self.metric, self.study.objective.maximize[0])
+            if trained
+            else None,
             "importances": figures.importances(self.early),
             "parallel": figures.parallel(self.early, self.metric),
             "families": figures.families(self.trials, self.rungs, self.metric) if trained else None,

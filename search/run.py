@@ -72,6 +72,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--mlflow", metavar="URI", help="MLflow server (default: a database beside the studies)")
     add("--resume", action="store_true", help="go on with an existing study")
     add("--fresh", action="store_true", help="start anew; an existing study of that name is kept under another")
+    add("--warm-start", metavar="STUDY", help="let an earlier study, perhaps of other films, guide the first proposals")
     add("--dry-run", action="store_true", help="check the space, show what would be done, write nothing")
     add("--seed", type=int, default=0, metavar="S", help="seed of proposals, splits and trainings (default: 0)")
     add(
@@ -90,6 +91,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     if args.resume and args.fresh:
         parser.error("--resume and --fresh exclude each other")
+    if args.resume and args.warm_start:
+        parser.error("--warm-start is for a new study; a resumed one keeps the start it had")
     if args.space is None and not (args.resume and args.study):
         parser.error("--space FILE is needed (or --resume with --study NAME)")
     if args.address and not args.concurrent:
@@ -143,6 +146,7 @@ def _request(args: argparse.Namespace, name: str) -> "Request":
         mlflow=args.mlflow,
         resume=args.resume,
         fresh=args.fresh,
+        warm_start=args.warm_start,
     )
 
 

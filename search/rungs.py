@@ -49,8 +49,8 @@ class _Places:
         self._sort()
         return (trial for _, trial in self._order)
 
-    def __getitem__(self, trial: int) -> Reached:
-        return self._reached[trial]
+    def get(self, trial: int) -> Reached | None:
+        return self._reached.get(trial)
 
     def add(self, trial: int, reached: Reached) -> None:
         self._reached[trial] = reached
@@ -165,8 +165,7 @@ class Rungs:
 
     def reached(self, trial: int, rung: int) -> Reached | None:
         """What a trial reached at a rung."""
-        everyone = self._rung(trial, rung).everyone
-        return everyone[trial] if trial in everyone else None
+        return self._rung(trial, rung).everyone.get(trial)
 
     def record(self, trial: int, rung: int, reached: Reached) -> None:
         """A trial has reached a rung; a second time for the same rung is ignored, so that replays change nothing."""

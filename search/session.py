@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,13 +22,18 @@ from cxr_core.data.page import write_page
 from cxr_core.models import measure_model
 from cxr_core.registry import Chosen
 from search.budget import Budget
+from search.checkpoints import Checkpoints
+from search.credibility import Credibility
 from search.legs import BUDGETS, Legs
 from search.mlflow_view import default_uri
 from search.preflight import PreflightError, check_disk, check_server, parse_data_name, prepare_data
+from search.priors import load_prior
 from search.progress import Progress
+from search.proposer import Proposer
 from search.space import Space
 from search.study import Study, StudyError
-from search.trial import Trial
+from search.trial import FAILED, Trial
+from search.warm_start import read_earlier
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +57,7 @@ class Request:
     mlflow: str | None
     resume: bool
     fresh: bool
+    warm_start: str | None = None
 
 
 @dataclass(frozen=True)
@@ -75,7 +82,7 @@ def run_session(space: Space, request: Request) -> Result:
         check_disk(request.folder)
         study, prepared = _resume(space, request) if request.resume else _create(space, request)
         facts = study.facts
-        legs = Legs(study, space, facts["seed"], _budget(study, space, request))
+        legs = _legs(study, space, request)
         with _mlflow_writer(study.folder) as writer:
             _search(study, legs, prepared, request)
             why = legs.stopping
@@ -133,6 +140,21 @@ def _search(study: Study, legs: Legs, prepared: PreparedData, request: Request) 
         run_legs(legs, workplace, resources, beat)
 
 
+def _legs(study: Study, space: Space, request: Request) -> Legs:
+    """The search as the study's journal left it."""
+    keep = space.header.checkpoints
+    compare = Credibility(study, space.task.labels) if space.header.asha.confidence else None
+    return Legs(
+        study,
+        space,
+        study.facts["seed"],
+        _budget(study, space, request),
+        proposer=partial(Proposer, prior=load_prior(study.folder)),
+        compare=compare,
+        on_end=Checkpoints(study.folder, study, keep.best, keep.quota).sweep,
+    )
+
+
 def _budget(study: Study, space: Space, request: Request) -> Budget:
     """What the search may spend, with the account of its earlier sessions."""
     began = time.monotonic() - study.facts.get("seconds_used", 0.0)
@@ -148,6 +170,7 @@ def _create(space: Space, request: Request) -> tuple[Study, PreparedData]:
         )
     if request.data is None:
         log.info("no --data given: training on the built-in phantom, synthetic films made for trying things out")
+    prior = read_earlier(request.warm_start, space.objective.metrics) if request.warm_start else []
     uri = request.mlflow or default_uri(request.folder.parent)
     check_server(uri)
     prepared = _prepare(space, parse_data_name(request.data or "phantom"), request.seed)
@@ -155,8 +178,14 @@ def _create(space: Space, request: Request) -> tuple[Study, PreparedData]:
         aside = request.folder.with_name(f"{request.folder.name}.{time.strftime('%Y%m%d-%H%M%S')}")
         request.folder.rename(aside)
         log.info("the earlier study is kept as %s", aside)
-    facts = {**prepared.facts, "seed": request.seed, "mlflow": uri, "versions": _versions()}
-    study = Study.create(request.folder, space, facts, prepared.development)
+    facts = {
+        **prepared.facts,
+        "seed": request.seed,
+        "mlflow": uri,
+        "versions": _versions(),
+        "warm_start": request.warm_start,
+    }
+    study = Study.create(request.folder, space, facts, prepared.development, prior)
     write_page(prepared, request.folder / "data.html")
     return study, prepared
 
@@ -247,7 +276,7 @@ def describe(result: Result) -> dict[str, Any]:
     """The result as one JSON object."""
     counts = result.counts
     winner = result.winner
-    failed = sum(counts.get(outcome, 0) for outcome in ("diverged", "error", "infrastructure"))
+    failed = sum(counts.get(outcome, 0) for outcome in FAILED)
     return {
         "study": str(result.study.folder),
         "winner": {"trial": winner.number, "value": winner.value, "params": winner.flat} if winner else None,

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import ByteSize, Field, field_validator, model_validator
 
 from cxr_core.config import TrainConfig
 from cxr_core.domains import Domain, read_domains
@@ -86,6 +86,13 @@ class AshaSection(Section):
         return RungPolicy(self.rungs, self.eta, self.mode, self.cohort or self.eta, self.family_floor)
 
 
+class CheckpointSection(Section):
+    """Checkpoints of full trials to keep, by the objective, and bytes for all of them, such as 20GB."""
+
+    best: Annotated[int, Field(ge=1)] = 20
+    quota: ByteSize | None = None
+
+
 class Header(Aim):
     """A space file without its `space:` part."""
 
@@ -94,6 +101,7 @@ class Header(Aim):
     budget: BudgetSection = BudgetSection()
     searcher: SearcherSection = SearcherSection()
     asha: AshaSection = AshaSection()
+    checkpoints: CheckpointSection = CheckpointSection()
     baselines: Annotated[tuple[str, ...], Field(strict=False)] = ()
 
     @field_validator("constraints")

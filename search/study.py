@@ -5,7 +5,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,9 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 from search.journal import Journal, directions
+from search.known import Known
 from search.objectives import Objective
+from search.priors import save_prior
 from search.space import Space
 
 log = logging.getLogger(__name__)
@@ -50,17 +52,21 @@ class Study(Journal):
         super().__init__(storage, studies[0]._study_id, Objective.of_space(facts["space"]), follow)
 
     @classmethod
-    def create(cls, folder: Path, space: Space, facts: dict[str, Any], films: pd.DataFrame) -> "Study":
+    def create(
+        cls, folder: Path, space: Space, facts: dict[str, Any], films: pd.DataFrame, prior: Sequence[Known] = ()
+    ) -> "Study":
         """Make a study's folder and journal.
 
         facts: what it must remember about its data, seed and environment. films: image, patient, split and labels
-        of the films that trials may see. The folder appears whole or not at all.
+        of the films that trials may see. prior: trials of an earlier study. The folder appears whole or not at all.
         """
         partial = folder.with_name(f".{folder.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         (partial / "trials").mkdir(parents=True)
         space.save(partial)
         films.to_parquet(partial / "films.parquet", index=False)
+        if prior:
+            save_prior(partial, prior)
         storage = _open_storage(partial)
         study = storage.create_new_study(directions(space.objective), folder.name)
         for key, value in {"space": space.tree, "created": time.time(), **facts}.items():

@@ -88,7 +88,12 @@ class Trial:
     @property
     def schedule(self) -> int:
         """Epochs of a full training, all stages together."""
-        return int(self.flat["epochs"]) * self.stages  # type: ignore[arg-type]
+        return self.stage_schedule * self.stages
+
+    @property
+    def stage_schedule(self) -> int:
+        """Epochs of each stage."""
+        return int(self.flat["epochs"])  # type: ignore[arg-type]
 
     @property
     def searched(self) -> bool:

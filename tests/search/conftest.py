@@ -6,9 +6,11 @@ import time
 import pandas as pd
 import pytest
 
-from search.legs import Leg, Legs, Pause
-from search.space import load_space
 from search.budget import Budget
+from search.legs import Leg, Legs, Pause
+from search.proposals import propose
+from search.proposer import complete
+from search.space import load_space
 from search.study import Study
 from search.trial import EpochRecord
 
@@ -75,12 +77,20 @@ def legs_on(journal, space, clock=lambda: 0.0, seconds_used=0.0, slots=1, **opti
     return Legs(journal, space, 0, budget, **options)
 
 
+def drawn(study, space, seed=0):
+    """A new trial of a study, drawn at random."""
+    number = len(study.trials())
+    proposal = propose(space.domains, "random", [], seed=seed, number=number, maximize=study.objective.maximize)
+    searched = {"params": proposal.params, "distributions": proposal.distributions}
+    return study.add(complete(proposal.flat), seed + number, proposal.origin, **searched)
+
+
 def epoch_record(epoch, value, seconds=1.0):
     return EpochRecord(
         epoch=epoch,
         value=value,
         train_loss=0.5,
-        metrics={"auroc_macro": value, "log_loss": 1 - value},
+        metrics={"auroc_macro": value, "log_loss": value},
         auroc={"Pneumonia": value},
         films_per_second=100.0,
         seconds=seconds,

@@ -4,11 +4,8 @@ import pytest
 from mlflow import MlflowClient
 
 from search.mlflow_view import MlflowView, default_uri
-from search.rungs import Rungs
 from search.trial import Outcome
-from tests.search.conftest import epoch_record
-
-RUNGS = Rungs((0.1, 0.5), 3, maximize=True)
+from tests.search.conftest import drawn, epoch_record
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +35,7 @@ def runs_of(client, view):
 
 
 def train(study, space, epochs, outcome=None, reason=""):
-    number = study.propose(space, 0, RUNGS).number
+    number = drawn(study, space).number
     for epoch in range(1, epochs + 1):
         study.record(number, epoch_record(epoch, 0.5 + epoch / 20))
     if outcome:

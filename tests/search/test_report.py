@@ -9,13 +9,13 @@ import pytest
 from search import figures
 from search.exit_codes import DONE, USAGE
 from search.report import main, write_report
-from search.rungs import Rungs
+from search.rungs import RungPolicy, Rungs
 from search.space import Baseline
 from search.study import Study
 from search.trial import Outcome
-from tests.search.conftest import SPACE, epoch_record
+from tests.search.conftest import SPACE, drawn, epoch_record
 
-RUNGS = Rungs((0.1, 0.5), 3, maximize=True)
+RUNGS = Rungs(RungPolicy((0.1, 0.5), 3))
 MINIMISING = SPACE.replace("auroc_macro, direction: maximize", "log_loss, direction: minimize")
 PLAIN = Baseline("plain", {"model": "small_cnn", "epochs": 4}, {})
 
@@ -88,8 +88,12 @@ def train_in_full(study, trial, last):
     return train(study, trial, *values, outcome=Outcome.FULL)
 
 
+def baseline(study):
+    return study.add(PLAIN.flat, seed=0, why="baseline plain", baseline=PLAIN.name)
+
+
 def propose(study, space):
-    return study.propose(space, 0, RUNGS)
+    return drawn(study, space)
 
 
 def test_the_page_needs_nothing_beside_it(study, space):
@@ -142,7 +146,7 @@ def test_a_smaller_value_wins_where_the_objective_is_minimised(make_space, make_
 
 
 def test_a_baseline_that_wins_is_said_plainly(study, space):
-    train_in_full(study, study.add_baseline(PLAIN, 0), 0.9)
+    train_in_full(study, baseline(study), 0.9)
     train_in_full(study, propose(study, space), 0.8)
     first = Page(study).first_screen
     assert "trial 0 (recipe plain)" in first
@@ -150,14 +154,14 @@ def test_a_baseline_that_wins_is_said_plainly(study, space):
 
 
 def test_the_best_baseline_is_named_even_if_it_is_not_second(study, space):
-    train_in_full(study, study.add_baseline(PLAIN, 0), 0.7)
+    train_in_full(study, baseline(study), 0.7)
     for last in (0.8, 0.9):
         train_in_full(study, propose(study, space), last)
     assert "The best baseline is trial 0 (recipe plain), 0.2000 behind." in Page(study).first_screen
 
 
 def test_every_trial_stands_once_in_the_leaderboard_with_its_outcome(study, space):
-    train_in_full(study, study.add_baseline(PLAIN, 0), 0.7)
+    train_in_full(study, baseline(study), 0.7)
     for outcome in list(Outcome)[1:]:
         train(study, propose(study, space), 0.6, outcome=outcome, reason=f"because of {outcome}")
     train(study, propose(study, space), 0.6)
@@ -205,11 +209,6 @@ def test_a_study_without_any_trial_has_a_page(study):
     assert "no winner" in Page(study).first_screen
 
 
-def test_a_trial_that_was_killed_before_it_had_a_configuration_is_listed(study):
-    study.optuna_study().ask()
-    assert Page(study).column("model") == ["\N{EN DASH}"]
-
-
 def test_a_label_without_positives_is_undefined_and_not_zero(study, space):
     trial = propose(study, space)
     for epoch in range(1, trial.schedule + 1):
@@ -238,7 +237,7 @@ def test_importance_is_not_claimed_from_few_trials(study, space):
 
 
 def test_importance_compares_searched_trials_at_their_first_rung_only(study, space):
-    train_in_full(study, study.add_baseline(PLAIN, 0), 0.7)
+    train_in_full(study, baseline(study), 0.7)
     train(study, propose(study, space), 0.6, 0.9, outcome=Outcome.PRUNED)
     train(study, propose(study, space), outcome=Outcome.DIVERGED)
     assert [trial.value for trial in figures.early_study(study, study.trials(), RUNGS).trials] == [0.6]

@@ -1,0 +1,54 @@
+"""Which checkpoints a study keeps: the latest of trials that may go on, and those of the best full ones."""
+
+import logging
+from pathlib import Path
+
+from search.journal import Journal
+from search.trial import Outcome, Trial
+
+log = logging.getLogger(__name__)
+
+
+class Checkpoints:
+    """Keeps a study's disk within bounds.
+
+    best: full trials, by the objective, whose checkpoint is kept, beside every baseline's and the Pareto front's.
+    quota: bytes for all of them together, or None; what exceeds it goes from the worst full trial up, the winner last.
+    Trials that may go on keep theirs whatever the quota: without it they would be lost.
+    """
+
+    def __init__(self, folder: Path, journal: Journal, best: int, quota: float | None = None):
+        self.folder, self.journal, self.best, self.quota = folder, journal, best, quota
+
+    def sweep(self, trial: Trial) -> None:
+        """A trial has ended: drop what it, and those that it displaced, need no more."""
+        last = {trial.epochs[-1].checkpoint} if trial.outcome is Outcome.FULL else set()
+        self._drop(trial, keep=last)
+        if trial.outcome is Outcome.FULL:
+            self._displace()
+
+    def _displace(self) -> None:
+        """Of the full trials, drop the checkpoints of those that are too many, then of those that are too large."""
+        ranked = self._ranked()
+        front = {trial.number for trial in self.journal.front()} if len(self.journal.objective.metrics) > 1 else set()
+        kept = [t for place, t in enumerate(ranked) if place < self.best or t.baseline or t.number in front]
+        while self.quota is not None and len(kept) > 1 and sum(map(self._size, kept)) > self.quota:
+            kept.pop()
+        staying = {trial.number for trial in kept}
+        for trial in ranked:
+            if trial.number not in staying:
+                self._drop(trial)
+
+    def _ranked(self) -> list[Trial]:
+        """Full trials from the best down, those outside the constraints last."""
+        full = [trial for trial in self.journal.trials() if trial.outcome is Outcome.FULL]
+        return sorted(full, key=lambda t: (self.journal.objective.reached(t.epochs[-1].metrics), t.number))
+
+    def _size(self, trial: Trial) -> int:
+        path = self.folder / trial.epochs[-1].checkpoint
+        return path.stat().st_size if path.exists() else 0
+
+    def _drop(self, trial: Trial, keep: set[str] = frozenset()) -> None:  # type: ignore[assignment]
+        for path in (self.folder / "trials" / f"{trial.number:05d}").glob("epoch-*.pt"):
+            if str(path.relative_to(self.folder)) not in keep:
+                path.unlink(missing_ok=True)
