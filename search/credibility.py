@@ -14,8 +14,8 @@ _RESAMPLES = 500
 
 
 def scores_path(folder: Path, trial: int, epoch: int) -> Path:
-    """Where a trial's validation scores after an epoch are kept, (films, labels), float32."""
-    return folder / "trials" / f"{trial:05d}" / f"scores-{epoch:04d}.npy"
+    """Where a trial's validation scores after an epoch are kept: `images`, and `scores` (films, labels), float32."""
+    return folder / "trials" / f"{trial:05d}" / f"scores-{epoch:04d}.npz"
 
 
 class Credibility:
@@ -23,10 +23,9 @@ class Credibility:
 
     def __init__(self, study: Study, labels: tuple[str, ...]):
         self.study = study
+        self.labels = list(labels)
         films = pd.read_parquet(study.folder / "films.parquet")
-        val = films[films["split"] == "val"]
-        self._targets = val[list(labels)].to_numpy(float)
-        self._patients = val["patient"].to_numpy()
+        self._films = films[films["split"] == "val"].set_index("image")
 
     def __call__(self, one: tuple[Trial, int], other: tuple[Trial, int]) -> float:
         """The share of resamples in which the first trial is at least as good as the second.
@@ -34,10 +33,13 @@ class Credibility:
         Each is a trial and the epoch whose scores count. 0 where the scores of one are gone: the plain rule holds.
         """
         try:
-            scores = np.stack([np.load(scores_path(self.study.folder, t.number, epoch)) for t, epoch in (one, other)])
+            kept = [np.load(scores_path(self.study.folder, trial.number, epoch)) for trial, epoch in (one, other)]
         except FileNotFoundError:
             return 0.0
+        films = self._films.loc[kept[0]["images"]]
+        scores = np.stack([file["scores"] for file in kept]).astype(float)
         metric = self.study.objective.metrics[0]
-        samples = bootstrap(self._targets, scores, self._patients, (metric,), resamples=_RESAMPLES)[metric]
+        targets, patients = films[self.labels].to_numpy(float), films["patient"].to_numpy()
+        samples = bootstrap(targets, scores, patients, (metric,), resamples=_RESAMPLES)[metric]
         gain = np.diff(macro_samples(samples), axis=1)[:, 0] * (-1 if self.study.objective.maximize[0] else 1)
         return float(np.nanmean(gain >= 0))

@@ -1,7 +1,8 @@
 """What a training sees: films of one split with their targets, and the training and validation pair."""
 
+import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -89,6 +90,19 @@ class TrainingData:
 
         return cls(part("train"), part("val"), labels, cache_facts(cache).aspect)
 
+    def share(self, fraction: float) -> "TrainingData":
+        """The same with about a fraction of the training patients; a smaller share is part of a larger one.
+
+        Raises DataError if no film is left.
+        """
+        patients = self.train.table["patient"].astype(str)
+        taken = patients.map({patient: _lot(patient) < fraction for patient in patients.unique()}).to_numpy(bool)
+        if not taken.any():
+            raise DataError(f"a share of {fraction:g} of the training patients holds no film; raise it")
+        train = self.train
+        part = Films(train.images, train.rows[taken], train.targets[taken], train.table[taken].reset_index(drop=True))
+        return replace(self, train=part)
+
     @property
     def image_size(self) -> int:
         """Side of the square films, in pixels."""
@@ -125,6 +139,11 @@ def _join(images: np.ndarray, manifest: pd.DataFrame, films: pd.DataFrame, label
     table = table.iloc[place[table["image"]].argsort(kind="stable")].reset_index(drop=True)
     rows = place[table["image"]].to_numpy()
     return Films(images, rows, table[list(labels)].to_numpy(np.float32, copy=True), table)
+
+
+def _lot(patient: str) -> float:
+    """A patient's number in [0, 1): drawn from the name, so that it is the same in every process and study."""
+    return int.from_bytes(hashlib.blake2b(patient.encode(), digest_size=8).digest()) / 2**64
 
 
 def _deviation(variance: float) -> float:

@@ -151,3 +151,17 @@ def test_a_label_that_the_data_set_lacks_is_named(cache: Path, table: pd.DataFra
 def test_a_split_without_labelled_films_is_refused(cache: Path, table: pd.DataFrame, part: str) -> None:
     with pytest.raises(DataError, match=f"^the {part} split has no labelled film$"):
         TrainingData.open(cache, table[table["split"] != part], LABELS)
+
+
+def test_a_share_of_the_films_is_of_whole_patients_and_within_every_larger_share() -> None:
+    films = [f"film{number}" for number in range(600)]
+    rows = [{"image": film, "patient": f"p{number // 3}", "split": "train"} for number, film in enumerate(films)]
+    table = pd.DataFrame(rows)
+    train = Films(np.zeros((600, 2, 2), np.uint8), np.arange(600), np.zeros((600, 1), np.float32), table)
+    whole = TrainingData(train, train, ("Mass",))
+    small, large = whole.share(0.25).train, whole.share(0.5).train
+    assert set(small.table["image"]) < set(large.table["image"])
+    assert (small.table.groupby("patient").size() == 3).all()
+    # 200 patients, each in with probability 1/4: a binomial deviate of four standard deviations has odds of 1 in 16,000
+    assert abs(small.table["patient"].nunique() - 50) < 4 * (200 * 0.25 * 0.75) ** 0.5
+    assert [f"film{row}" for row in small.rows] == small.table["image"].tolist()
