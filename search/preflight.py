@@ -4,9 +4,10 @@ import shutil
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 
-from cxr_core.data import DataError, DataName, DataPolicy, PreparedData, prepare
+from cxr_core.data import DataError, DataName, DataPolicy, PreparedData, build_cache, prepare
 from cxr_core.labels import Task
 
 _FREE_DISK = 500 * 2**20
@@ -36,6 +37,23 @@ def prepare_data(name: DataName, policy: DataPolicy, task: Task, seed: int) -> P
         return prepare(name, policy, task, seed)
     except DataError as fault:
         raise PreflightError(str(fault)) from None
+
+
+def prepare_sizes(prepared: PreparedData, sizes: Sequence[int]) -> tuple[tuple[int, str], ...]:
+    """The caches of the films that trials may see, by image size; those that are missing are built.
+
+    Raises PreflightError if films cannot be read.
+    """
+    caches = {prepared.policy.image_size: prepared.cache}
+    images = prepared.development["image"].tolist()
+    for size in sizes:
+        if size not in caches:
+            try:
+                source, aspect = prepared.name.open(), prepared.policy.aspect
+                caches[size] = build_cache(source, images, size, aspect, prepared.cache.parent)
+            except DataError as fault:
+                raise PreflightError(str(fault)) from None
+    return tuple((size, str(path)) for size, path in sorted(caches.items()))
 
 
 def check_disk(folder: Path) -> None:
