@@ -79,7 +79,7 @@ def run_session(space: Space, request: Request) -> Result:
     """Search until the budget, a signal or a mistake ends it. Raises StudyError or PreflightError before it starts."""
     started = time.monotonic()
     with Study.lock(request.folder):
-        check_disk(request.folder)
+        check_disk(request.folder, space, request.concurrent)
         study, prepared = _resume(space, request) if request.resume else _create(space, request)
         facts = study.facts
         legs = _legs(study, space, request)
