@@ -3,6 +3,7 @@
 import fcntl
 import json
 import logging
+import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -160,7 +161,19 @@ def _is_entry(line: bytes) -> bool:
 
 def _open_storage(folder: Path) -> JournalStorage:
     lock = _FlockLock(folder / "journal.lock")
-    return JournalStorage(JournalFileBackend(str(folder / "journal.log"), lock_obj=lock))
+    return JournalStorage(_WholeEntries(str(folder / "journal.log"), lock_obj=lock))
+
+
+class _WholeEntries(JournalFileBackend):
+    """A journal file that a full disk leaves as it was: what was written of an entry is taken back."""
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        before = os.path.getsize(self._file_path)
+        try:
+            super().append_logs(logs)
+        except OSError:
+            os.truncate(self._file_path, before)
+            raise
 
 
 class _FlockLock(JournalFileOpenLock):

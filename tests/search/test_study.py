@@ -1,5 +1,7 @@
 """The study as the only truth: what it keeps, and what survives."""
 
+import resource
+import signal
 import subprocess
 import sys
 import time
@@ -125,3 +127,22 @@ def test_the_journal_opens_in_optuna_without_this_program(make_space, make_study
     backend = optuna.storages.journal.JournalFileBackend(str(study.folder / "journal.log"))
     loaded = optuna.load_study(study_name=study.name, storage=optuna.storages.JournalStorage(backend))
     assert loaded.trials[0].params
+
+
+def test_an_entry_that_does_not_fit_on_the_disk_leaves_the_journal_as_it_was(make_study):
+    """A file-size limit stands in for the full disk: the write fails in the middle of an entry."""
+    study = make_study()
+    add(study)
+    before = (study.folder / "journal.log").read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that the write fails instead of the process
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 100, hard))
+        with pytest.raises(OSError, match="File too large"):
+            study.note("long", "x" * 1000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert (study.folder / "journal.log").read_bytes() == before
+    study.note("short", 1)
+    assert Study(study.folder).facts["short"] == 1
