@@ -24,7 +24,7 @@ CONDITIONAL = {
     "epochs": Interval(8, 64, log=True, whole=True),
     "ema": Fixed(0.99),
 }
-LINE = {"dropout": Interval(0.0, 0.9)}
+LINE = {"dropout": Interval(0.0, 0.9), "lr": Interval(1e-4, 1e-2, log=True), "clip": Interval(0.1, 10.0)}
 
 
 def mixed_history(domains, length, objectives=1, seed=0):
@@ -41,7 +41,7 @@ def mixed_history(domains, length, objectives=1, seed=0):
 
 
 def on_line(places, values=None, state=TrialState.COMPLETE, **more):
-    """Trials that differ in one parameter."""
+    """Trials that differ in one parameter; the others have the training's defaults."""
     values = [(0.0,) for _ in places] if values is None else values
     pairs = enumerate(zip(places, values, strict=True))
     return [Known(n, {"dropout": float(x)}, state, value, **more) for n, (x, value) in pairs]
