@@ -11,6 +11,7 @@ import argparse
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from search.proposals import Known, Proposal, propose  # noqa: E402
 from search.space import load_space  # noqa: E402
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
+warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
 DOMAINS = load_space(ROOT / "spaces" / "multilabel.yaml").domains
 IN_FLIGHT = 8
 PEERS: dict[str, Callable[[], BaseSampler]] = {
@@ -36,7 +38,7 @@ PEERS: dict[str, Callable[[], BaseSampler]] = {
     "nsgaii": lambda: NSGAIISampler(seed=0),
     "random": lambda: RandomSampler(seed=0),
 }
-LARGEST_FOR_PEER = {"gp": 1000}
+LARGEST_FOR_PEER = {"gp": 100}
 """Above, its cubic cost makes a proposal take minutes."""
 
 Trial = tuple[Known, Proposal]
@@ -117,7 +119,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--trials", type=int, nargs="+", default=[10, 100, 1000, 10_000], metavar="N")
-    add("--rounds", type=int, default=9, metavar="N")
+    add("--rounds", type=int, default=5, metavar="N")
     add("--write", action="store_true", help="write benchmarks/suggest.md")
     return parser.parse_args()
 

@@ -134,10 +134,9 @@ def test_trials_in_flight_keep_others_away(searcher):
 @pytest.mark.parametrize("searcher", LEARNING)
 def test_violated_constraints_are_avoided(searcher):
     """The best values violate: most proposals go there if that is not said, few if it is."""
-    rng = np.random.default_rng(0)
-    xs = rng.uniform(0, 0.9, 40)
-    silent = on_line(xs, [(x,) for x in xs])
-    said = [replace(known, violations=(x - 0.5,)) for known, x in zip(silent, xs, strict=True)]
+    flats = [propose(LINE, "random", [], seed=0, number=number, maximize=[True]).flat for number in range(40)]
+    silent = [Known(n, flat, TrialState.COMPLETE, (flat["dropout"],)) for n, flat in enumerate(flats)]
+    said = [replace(known, violations=(known.flat["dropout"] - 0.5,)) for known in silent]
     assert (places(searcher, silent) > 0.55).mean() > 0.6
     assert (places(searcher, said) > 0.55).mean() < 0.3
 
@@ -214,12 +213,12 @@ def test_a_helpful_earlier_study_makes_the_first_20_proposals_better():
 def test_a_misleading_earlier_study_cannot_ruin_a_search():
     """It ranks everything the other way round, and yet the best of 30 loses less than .015 of AUROC on average.
 
-    One-sided t test over 20 seeds; were the loss .015 it would pass with probability .01.
+    One-sided t test over 12 seeds; were the loss .015 it would pass with probability .01.
     """
     losses = [
-        max(values_of_search("tpe", s, 30)) - max(values_of_search("tpe", s, 30, earlier(s, -1))) for s in range(20)
+        max(values_of_search("tpe", s, 30)) - max(values_of_search("tpe", s, 30, earlier(s, -1))) for s in range(12)
     ]
-    assert t_of(0.015 - np.array(losses)) > 2.54
+    assert t_of(0.015 - np.array(losses)) > 2.72
 
 
 def test_an_earlier_study_is_heard_half_the_time_at_first_and_less_with_each_result():
