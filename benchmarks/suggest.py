@@ -127,7 +127,11 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     args, about = parse(), machine("optuna", "torch", "numpy")
     longest = {trials: history(trials) for trials in args.trials}
-    rows = [row for name in PEERS for trials in args.trials for row in measure(name, longest[trials], args.rounds)]
+    rows = []
+    for name in PEERS:
+        for trials in args.trials:
+            rows += measure(name, longest[trials], args.rounds)
+            print(f"{name}, {trials} trials: measured", file=sys.stderr)
     page = [
         "# Time of a proposal",
         f"`{' '.join(['python benchmarks/suggest.py', *sys.argv[1:]])}`",
