@@ -39,7 +39,7 @@ PEERS: dict[str, Callable[[], BaseSampler]] = {
     "random": lambda: RandomSampler(seed=0),
 }
 LARGEST_FOR_PEER = {"gp": 100}
-"""Above, its cubic cost makes a proposal take minutes."""
+"""Above, its cubic cost makes the benchmark too long."""
 
 Trial = tuple[Known, Proposal]
 
@@ -109,7 +109,7 @@ def measure(name: str, trials: list[Trial], rounds: int) -> list[tuple[str, list
         way()
     found = {way: [1e3 * s for s in seconds] for way, seconds in interleaved(ways, rounds).items()}
     head = f"{name}, {len(known):,} trials"
-    faster = f"{ratio(found['peer'], found['ours']):.1f} times as fast" if "peer" in found else "peer left out: minutes"
+    faster = f"{ratio(found['peer'], found['ours']):.1f} times as fast" if "peer" in found else "peer not measured"
     rows = [(head, found["ours"], faster)]
     rows += [(f"{head}: Optuna's on all of them", found["peer"], "")] if "peer" in found else []
     return [*rows, (f"{head}: first call after a restart", first, "")] if len(known) >= 1000 else rows
