@@ -213,12 +213,12 @@ def test_a_helpful_earlier_study_makes_the_first_20_proposals_better():
 def test_a_misleading_earlier_study_cannot_ruin_a_search():
     """It ranks everything the other way round, and yet the best of 30 loses less than .015 of AUROC on average.
 
-    One-sided t test over 12 seeds; were the loss .015 it would pass with probability .01.
+    One-sided t test over 20 seeds; were the loss .015 it would pass with probability .01.
     """
     losses = [
-        max(values_of_search("tpe", s, 30)) - max(values_of_search("tpe", s, 30, earlier(s, -1))) for s in range(12)
+        max(values_of_search("tpe", s, 30)) - max(values_of_search("tpe", s, 30, earlier(s, -1))) for s in range(20)
     ]
-    assert t_of(0.015 - np.array(losses)) > 2.72
+    assert t_of(0.015 - np.array(losses)) > 2.54
 
 
 def test_an_earlier_study_is_heard_half_the_time_at_first_and_less_with_each_result():
