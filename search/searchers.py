@@ -9,7 +9,7 @@ import numpy as np
 import optuna
 import torch
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, PartialFixedSampler, RandomSampler, TPESampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
@@ -38,7 +38,8 @@ class Traits:
 
     several: whether it takes several objectives. learns: whether it uses earlier trials at all. inactive: what stands
     for parameters of branches that a trial did not take; the sampler's own notion if "absent". told: in which form it
-    is shown trials that were stopped early.
+    is shown trials that were stopped early. family_drawn: whether it settles on an architecture family too soon, so
+    that some of its proposals are given one.
     """
 
     several: bool
@@ -46,6 +47,7 @@ class Traits:
     learns: bool = True
     inactive: Literal["absent", "middle", "drawn"] = "absent"
     told: Literal["as they are", "scored", "population"] = "as they are"
+    family_drawn: bool = False
 
 
 traits: dict[str, Traits] = {}
@@ -63,7 +65,7 @@ def _searcher(name: str, its: Traits) -> Callable[[Callable[[int], BaseSampler]]
 
 
 # Full TPE takes at most the 25 best as its good model, so with these limits that model is the unthinned one.
-@_searcher("tpe", Traits(several=True, limits=Limits(best=50, recent=75, even=125)))
+@_searcher("tpe", Traits(several=True, limits=Limits(best=50, recent=75, even=125), family_drawn=True))
 def tpe(seed: int) -> BaseSampler:
     """Tree-structured Parzen estimator (Bergstra et al. 2011; Watanabe 2023, arXiv:2304.11127).
 
@@ -166,6 +168,13 @@ def _normalised_middle(where: BaseDistribution) -> float:
     low, high = where.low - half, where.high + half
     scale = np.log if where.log else np.float64
     return float((scale(value) - scale(low)) / (scale(high) - scale(low)))
+
+
+def with_family(sampler: BaseSampler, family: str) -> BaseSampler:
+    """A sampler that draws all but the architecture family."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return PartialFixedSampler({"model": family}, sampler)
 
 
 def propose(domains: Mapping[str, Domain], trial: optuna.Trial, prefix: str = "") -> dict[str, Scalar]:
