@@ -100,6 +100,8 @@ def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     for option in ("trials", "concurrent"):
         if (value := getattr(args, option)) is not None and value < 1:
             parser.error(f"--{option} must be 1 or more, not {value}")
+    if args.seed < 0:
+        parser.error(f"--seed must be 0 or more, not {args.seed}")
     try:
         parse_duration(args.time or "1s")
     except ValueError as wrong:
