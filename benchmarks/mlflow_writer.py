@@ -145,7 +145,7 @@ def _search(study: Study, seconds: int) -> dict[tuple[int, int], float]:
 
 def _watch(database: Path, seen: dict[tuple[int, int], float], over: threading.Event) -> None:
     query = "SELECT m.rowid, t.value, m.step FROM metrics m JOIN tags t ON t.run_uuid = m.run_uuid"
-    query += " WHERE m.rowid > ? AND m.key = 'epoch' AND t.key = 'cxr.trial' ORDER BY m.rowid"
+    query += " WHERE m.rowid > ? AND m.key = 'system/epoch' AND t.key = 'cxr.trial' ORDER BY m.rowid"
     last = 0
     while True:
         ended = over.is_set()  # and then once more, for what came since

@@ -39,7 +39,7 @@ def study_note(name: str, folder: Path, facts: dict[str, Any], tally: Tally) -> 
         f"python -m search.mlflow_sync {study}",
     ]
     aim = f"Search `{name}` (space `{space['name']}`) for the best `{metric}`."
-    return fit("\n\n".join([aim, _table(rows), _code(commands)]))
+    return fit("\n\n".join([aim, _list(rows), _code(commands)]))
 
 
 def trial_note(trial: Trial, folder: Path) -> str:
@@ -72,8 +72,8 @@ def fit(text: str, longest: int = _LONGEST) -> str:
     return text if len(text) <= longest else text[: longest - 2] + " …"
 
 
-def _table(rows: dict[str, str]) -> str:
-    return "\n".join(["| | |", "|---|---|", *(f"| {key} | {_cell(value)} |" for key, value in rows.items() if value)])
+def _list(rows: dict[str, str]) -> str:
+    return "\n".join(f"- {key}: {value}" for key, value in rows.items() if value)
 
 
 def _code(commands: list[str]) -> str:

@@ -30,6 +30,7 @@ _INTERRUPTED = "SCHEDULED"
 """MLflow's status of a trial that has not ended when its search has: it goes on when the search does."""
 _METRICS, _PARAMS, _VALUE = 1000, 100, 500
 """Metrics and parameters that a request may carry, and characters of a parameter that every server takes."""
+_LAST_EPOCH = "system/epoch"
 _PER_LABEL = "per_label.json"
 """The AUROC of each label by epoch: in the form of `mlflow.log_table`, so `mlflow.load_table` joins all trials'."""
 
@@ -77,7 +78,8 @@ class MlflowView:
             return str(found.experiment_id)
         # A database has no place for artifacts of its own; a server has.
         beside = Path(uri.removeprefix("sqlite:///")).with_name("mlartifacts") if uri.startswith("sqlite") else None
-        return str(self.client.create_experiment(name, beside.as_uri() if beside else None))
+        training = {"mlflow.experimentKind": "custom_model_development"}  # and not a chat bot's
+        return str(self.client.create_experiment(name, beside.as_uri() if beside else None, training))
 
     def _find_runs(self) -> _Run | None:
         """The runs that MLflow already has of this study, by its identity and the trials' numbers."""
@@ -86,12 +88,12 @@ class MlflowView:
             tags, metrics = run.data.tags, run.data.metrics
             known = _Run(run.info.run_id, run.info.status, tags=dict(tags))
             if "cxr.trial" in tags:
-                known.logged = int(metrics.get("epoch", 0))
+                known.logged = int(metrics.get(_LAST_EPOCH, 0))
                 number = int(tags["cxr.trial"])
                 if self._children.setdefault(number, known) is known:
                     continue
             elif not parent:
-                known.logged = int(metrics.get("search/trials_ended", 0))
+                known.logged = int(sum(value for key, value in metrics.items() if key.startswith("search/trials_")))
                 parent = known
                 continue
             # A server that was too slow to answer had made the run all the same, and another was made since.
@@ -162,22 +164,29 @@ class MlflowView:
             if standing.ended > run.logged
             for name, value in self._figures(standing).items()
         ]
-        if "mlflow.note.content" not in run.tags:
+        known = "mlflow.note.content" in run.tags
+        params = {} if known else self._lasting()
+        if not known:
             self.client.log_artifact(run.id, str(self.study.folder / "space.yaml"))
             self.client.log_dict(run.id, self.facts["versions"], "versions.json")
         tags = {"mlflow.note.content": study_note(self.study.name, self.study.folder, self.facts, self._tally)}
         if best := self._tally.best:
             tags |= {"cxr.best_trial": best.name, "cxr.best_value": f"{best.value:.6f}"}
-        self._log(run, metrics, tags=tags)
+        self._log(run, metrics, params, tags)
         run.logged = max([run.logged, *(standing.ended for standing in standings)])
+
+    def _lasting(self) -> dict[str, Any]:
+        """What cannot change in a study's life: MLflow's parameters cannot, either."""
+        space = self.facts["space"]
+        sections = {f"{name}.{key}": value for name in ("task", "objective") for key, value in space[name].items()}
+        return {"data": self.facts["data"], "image_size": space["data"]["image_size"], **sections}
 
     def _figures(self, standing: Standing) -> dict[str, float]:
         hours = "gpu_hours" if self._tally.on_gpu else "cpu_hours"
         devices = self.facts.get("devices_per_trial", 1)
         best = {f"best_{self.facts['space']['objective']['metric']}": standing.best.value} if standing.best else {}
         counts = {f"trials_{outcome}": count for outcome, count in standing.counts.items()}
-        spent = {hours: standing.seconds * devices / 3600}
-        return {**best, **counts, **spent, "trials_ended": standing.ended}  # the last one says what MLflow has
+        return {**best, hours: standing.seconds * devices / 3600, **counts}
 
     # The trials' runs
 
@@ -259,15 +268,19 @@ class MlflowView:
 
 
 def _metrics(epoch: EpochRecord) -> list[Any]:
-    """The metrics of an epoch. `epoch` itself is one of them, and the last: it says what MLflow already has."""
+    """The metrics of an epoch. Its number is one of them, and the last: it says what MLflow already has.
+
+    MLflow shows those that begin with `system/` on a page of their own, away from the learning curves.
+    """
     from mlflow.entities import Metric
 
     values = {
         "train_loss": epoch.train_loss,
         **{f"val_{name}": value for name, value in epoch.metrics.items()},
-        "films_per_second": epoch.films_per_second,
-        "seconds": epoch.seconds,
-        "epoch": epoch.epoch,
+        "system/films_per_second": epoch.films_per_second,
+        "system/seconds": epoch.seconds,
+        "system/peak_memory_gib": epoch.peak_memory / 2**30 if epoch.peak_memory else None,
+        _LAST_EPOCH: epoch.epoch,
     }
     # MLflow makes 1.8e308 of an infinite value, which flattens its charts.
     defined = {name: float(value) for name, value in values.items() if value is not None and not math.isinf(value)}

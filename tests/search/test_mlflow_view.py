@@ -114,7 +114,7 @@ def test_an_epoch_whose_acknowledgement_was_lost_is_not_logged_again(study, make
     view = MlflowView(study)
     view.sync()
     _, (child,) = runs_of(client, view)
-    assert [point.step for point in client.get_metric_history(child.info.run_id, "epoch")] == [1, 2]
+    assert [point.step for point in client.get_metric_history(child.info.run_id, "system/epoch")] == [1, 2]
 
 
 def test_a_finished_study_has_its_space_report_and_winner_as_artifacts(study, make_space, client):
