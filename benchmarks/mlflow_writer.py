@@ -19,9 +19,10 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -42,6 +43,8 @@ objective: {metric: auroc_macro}
 space: {model: small_cnn, lr: {float: [1e-4, 1e-2]}, dropout: {float: [0.0, 0.5]}, epochs: 10}
 """
 LEGS, EPOCHS = 8, 10
+_WRITTEN = 50
+"""Trials of a long study that are written through the view; the rest is put into MLflow's database."""
 METRICS = [f"metric_{index}" for index in range(15)]
 """With the objective, the training loss, the speed, the seconds and the epoch's number: 20 an epoch."""
 
@@ -56,7 +59,7 @@ def make_study(folder: Path, uri: str) -> Study:
 
 
 def begin(study: Study) -> int:
-    draw = np.random.default_rng(len(study.trials()))
+    draw = np.random.default_rng(time.time_ns())
     flat = {"model": "small_cnn", "lr": float(draw.uniform(1e-4, 1e-2)), "dropout": float(draw.uniform(0, 0.5))}
     return study.add_baseline(Baseline("written", {**flat, "epochs": EPOCHS}, {}), 0).number
 
@@ -166,33 +169,65 @@ def _watch(database: Path, seen: dict[tuple[int, int], float], over: threading.E
 
 
 def looks(trials: int, folder: Path) -> dict[str, float]:
-    """What a study of that many trials costs: seconds to write it from nothing, to find it again, and of a look."""
-    with mlflow_server(folder) as (uri, _):
+    """What a study of that many trials costs: to write a trial from nothing, to find all again, and of a look."""
+    with mlflow_server(folder) as (uri, database):
         study = make_study(folder, uri)
-        for _ in range(trials - LEGS):
-            number = begin(study)
-            train(study, number, 1)
-            study.finish(number, Outcome.FULL)
-        live = [begin(study) for _ in range(LEGS)]
+        for _ in range(_WRITTEN):
+            _train_one(study)
         costs = {}
         start = time.perf_counter()
         MlflowView(study).sync()
-        costs["written from nothing (s)"] = time.perf_counter() - start
+        costs["an ended trial written from nothing (ms)"] = 1000 * (time.perf_counter() - start) / _WRITTEN
+        _copy_runs(database, [_train_one(study) for _ in range(trials - LEGS - _WRITTEN)])
+        live = [begin(study) for _ in range(LEGS)]
         start = time.perf_counter()
         read = Study(study.folder)
-        costs["journal read by a new writer (s)"] = time.perf_counter() - start
+        costs["a new writer reads the journal (ms)"] = 1000 * (time.perf_counter() - start)
         start = time.perf_counter()
         view = MlflowView(read)
         view.sync()
-        costs["found again by a new writer (s)"] = time.perf_counter() - start
+        costs["a new writer finds all runs again (ms)"] = 1000 * (time.perf_counter() - start)
         costs["look, nothing new (ms)"] = 1000 * statistics.median(_look(view) for _ in range(20))
         with_epochs = []
         for epoch in range(1, 8):
             for number in live:
                 train(study, number, epoch)
             with_epochs.append(_look(view))
-        costs["look, 8 new epochs (ms)"] = 1000 * statistics.median(with_epochs)
+        costs["look, an epoch of each of 8 trials (ms)"] = 1000 * statistics.median(with_epochs)
         return costs
+
+
+def _train_one(study: Study) -> int:
+    number = begin(study)
+    train(study, number, 1)
+    study.finish(number, Outcome.FULL)
+    return number
+
+
+def _copy_runs(database: Path, numbers: list[int]) -> None:
+    """Give MLflow the runs of these trials at once: through its interface that takes a quarter of an hour."""
+    with sqlite3.connect(database, timeout=60) as connection:
+        (model,) = connection.execute("SELECT run_uuid FROM tags WHERE key = 'cxr.trial' AND value = '0'").fetchone()
+        for table in ("runs", "tags", "params", "metrics", "latest_metrics"):
+            cursor = connection.execute(f"SELECT * FROM {table} WHERE run_uuid = ?", (model,))
+            columns = [column[0] for column in cursor.description]
+            rows = cursor.fetchall()
+            marks = ", ".join("?" * len(columns))
+            copies = (_copy(dict(zip(columns, row, strict=True)), number) for number in numbers for row in rows)
+            connection.executemany(f"INSERT INTO {table} VALUES ({marks})", map(tuple, copies))
+    connection.close()
+
+
+def _copy(row: dict[str, Any], number: int) -> Iterable[Any]:
+    """A row of trial 0 as it would be of another: each thing that names the trial names the other one."""
+    names = {"cxr.trial": str(number), "mlflow.runName": f"trial {number:03d} written"}
+    if row.get("key") in names:
+        row["value"] = names[row["key"]]
+    elif row.get("key") == "mlflow.note.content":
+        row["value"] = (
+            row["value"].replace("trial 000", f"trial {number:03d}").replace("explain 0", f"explain {number}")
+        )
+    return {**row, "run_uuid": f"{number:032x}"}.values()
 
 
 def _look(view: MlflowView) -> float:
