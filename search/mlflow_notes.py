@@ -28,9 +28,9 @@ def study_note(name: str, folder: Path, facts: dict[str, Any], tally: Tally) -> 
         "expected end": moment(facts["forecast"]) if facts.get("forecast") else "",
         "data set": f"`{facts['data']}` ({', '.join(f'{count} {part}' for part, count in films.items())} films)",
         "searched": ", ".join(f"`{key}`" for key in space.get("space", {})),
-        "study": f"`{folder}`",
+        "study": f"`{folder.resolve()}`",
     }
-    study = shlex.quote(str(folder))
+    study = shlex.quote(str(folder.resolve()))
     commands = [
         f"python -m search.run --study {study} --resume",
         f"python -m search.status {study}",
@@ -50,7 +50,7 @@ def trial_note(trial: Trial, folder: Path) -> str:
     for entry in decisions:
         cells = (getattr(entry, "what", None) or entry.step, entry.why, entry.evidence)
         lines.append(f"| {moment(entry.at)} | {' | '.join(map(_cell, cells))} |")
-    command = f"python -m search.status {shlex.quote(str(folder))} --explain {trial.number}"
+    command = f"python -m search.status {shlex.quote(str(folder.resolve()))} --explain {trial.number}"
     # The last decisions and the command are what is asked for: a long history loses its beginning.
     while len("\n".join(lines)) > _LONGEST - 1000:
         del lines[2]
