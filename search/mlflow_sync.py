@@ -95,7 +95,8 @@ def follow(folder: Path) -> int:
     """Keep MLflow up to date while a search runs, until it says `done`. A failing server is asked again and again."""
     from search.study import Study
 
-    os.nice(19)  # training comes first
+    # Training comes first, but at 19 a writer is all but stopped where trainings have all cores, and falls behind.
+    os.nice(5)
     writer = _Writer(Study(folder))
     while (word := _word(writer.pause)) is None:
         writer.write()

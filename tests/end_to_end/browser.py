@@ -47,7 +47,7 @@ class Browser:
         self._process.wait()
 
     def call(self, method, **params):
-        """One command of the protocol; its result."""
+        """One command of the protocol; its result, empty if it failed, as on a page that is about to change."""
         return self._loop.run_until_complete(asyncio.wait_for(self._call(method, params), 60))
 
     async def _call(self, method, params):
@@ -56,7 +56,7 @@ class Browser:
         while True:
             answer = await self._page.receive_json()
             if answer.get("id") == number:
-                return answer["result"]
+                return answer.get("result", {})
 
     def open(self, address):
         self.call("Page.navigate", url="about:blank")
@@ -64,7 +64,7 @@ class Browser:
 
     def evaluate(self, script):
         answer = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
-        return answer["result"].get("value")
+        return answer.get("result", {}).get("value")
 
     @property
     def text(self):

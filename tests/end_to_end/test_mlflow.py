@@ -1,5 +1,6 @@
 """MLflow beside real searches: rebuilt from a study, dying under a search, and as a browser shows it."""
 
+import os
 import re
 import signal
 import socket
@@ -35,7 +36,11 @@ class Server:
         command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{self.database}"]
         command += ["--artifacts-destination", str(self._folder / "art")]
         log = (self._folder / "server.log").open("ab")
-        self._process = subprocess.Popen(command, cwd=self._folder, stdout=log, stderr=log, start_new_session=True)
+        # Its workers for jobs that have nothing to do with runs would keep a core busy.
+        env = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        self._process = subprocess.Popen(
+            command, cwd=self._folder, env=env, stdout=log, stderr=log, start_new_session=True
+        )
         log.close()
         for _ in range(600):
             try:
