@@ -42,7 +42,7 @@ class Server:
             command, cwd=self._folder, env=env, stdout=log, stderr=log, start_new_session=True
         )
         log.close()
-        for _ in range(600):
+        for _ in range(1800):
             try:
                 urllib.request.urlopen(f"{self.uri}/health", timeout=1)
                 return
