@@ -308,7 +308,10 @@ def main() -> None:
     text = [f"`python benchmarks/mlflow_writer.py {' '.join(sys.argv[1:])}`", f"{time.strftime('%Y-%m-%d')}; {about}"]
     text += [f"## Lag\n\n{LEGS} trials at once, an epoch a second each, 20 metrics an epoch, for {args.seconds} s."]
     rows = [
-        _row(f"{kind}, {n} processes computing" if n else f"{kind}, idle machine", _measure(kind, args.seconds, n))
+        _row(
+            f"{kind}, {n} processes computing" if n else f"{kind}, no other process of this benchmark",
+            _measure(kind, args.seconds, n),
+        )
         for kind in ("server", "sqlite")
         for n in dict.fromkeys([0, args.busy])
     ]
