@@ -74,9 +74,13 @@ class Journal:
         self._storage.set_study_user_attr(self._id, key, value)
 
     def eligible(self) -> list[Trial]:
-        """Trials that may win: trained in full and within the constraints, repeats left out."""
-        full = [trial for trial in self.trials() if trial.outcome is Outcome.FULL and trial.repeats is None]
-        return [trial for trial in full if not self.objective.broken(trial.epochs[-1].metrics)]
+        """Trials that may win."""
+        return [trial for trial in self.trials() if self.may_win(trial)]
+
+    def may_win(self, trial: Trial) -> bool:
+        """Whether a trial was trained in full, keeps the constraints, and is not another's repeat."""
+        full = trial.outcome is Outcome.FULL and trial.repeats is None
+        return full and not self.objective.broken(trial.epochs[-1].metrics)
 
     def winner(self) -> Trial | None:
         """The best trial by the objective, or the first of several; of equals, the earlier one."""

@@ -4,10 +4,20 @@ Nothing here is remembered between calls but what MLflow itself says, so a run i
 can be rebuilt at any time from the study alone. The study's journal is the spool.
 """
 
+import logging
+import math
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from search.mlflow_notes import fit, study_note, title, trial_note
+from search.study import Study
+from search.tally import Standing, Tally, end_of
+from search.trial import EpochRecord, Outcome, Trial
+
+log = logging.getLogger(__name__)
 
 # Before mlflow is imported: a dead server is found out in seconds, and asked again later.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
@@ -15,10 +25,17 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
-_STATUS = {"full": "FINISHED", "pruned": "KILLED", "open": "RUNNING"}
+_STATUS = {Outcome.FULL: "FINISHED", Outcome.PRUNED: "KILLED", Outcome.OPEN: "RUNNING"}
 """MLflow's status of a trial's outcome; every other one is FAILED."""
-_BATCH = 900
-"""Metrics a request may carry; MLflow allows 1,000."""
+_INTERRUPTED = "SCHEDULED"
+"""MLflow's status of a trial that has not ended when its search has: it goes on when the search does."""
+_METRICS, _PARAMS, _VALUE = 1000, 100, 500
+"""Metrics and parameters that a request may carry, and characters of a parameter that every server takes."""
+_LAST_EPOCH = "system/epoch"
+_PER_LABEL = "per_label.json"
+"""The AUROC of each label by epoch: in the form of `mlflow.log_table`, so `mlflow.load_table` joins all trials'."""
+
+_TABLE_TAG = {"mlflow.loggedArtifacts": f'[{{"path": "{_PER_LABEL}", "type": "table"}}]'}
 
 
 def default_uri(studies: Path) -> str:
@@ -28,161 +45,244 @@ def default_uri(studies: Path) -> str:
 
 @dataclass
 class _Run:
+    """A run as MLflow has it. logged: the last epoch of a trial, or ended trials of a study."""
+
     id: str
-    status: str
-    last_epoch: int = 0
+    status: str = "RUNNING"
+    logged: int = 0
     tags: dict[str, str] = field(default_factory=dict)
 
 
 class MlflowView:
     """One parent run for a study and one child run for each trial, kept equal to the study by `sync`."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, study: Study, uri: str | None = None):
+        """Find what MLflow has of a study already. uri: another MLflow than the study's. Raises what MLflow raises."""
         from mlflow import MlflowClient
 
-        from search.study import Study
-
-        self.study = Study(folder, follow=True)
-        facts = self.study.facts
-        self.facts = facts
-        self.client = MlflowClient(facts["mlflow"])
-        self.experiment = self._experiment(facts["space"]["name"], facts["mlflow"])
-        self._identity = f"{self.study.name}@{facts['created']:.6f}"
-        self._parent, self._children = self._find_runs()
+        self.study = study
+        self.facts = study.facts
+        uri = uri or self.facts["mlflow"]
+        self.client = MlflowClient(uri)
+        self.experiment = self._experiment(self.facts["space"]["name"], uri)
+        self._identity = f"{study.name}@{self.facts['created']:.6f}"
+        self._tally = Tally(study.objective.maximize[0], study.may_win)
+        self._children: dict[int, _Run] = {}
+        self._parent = self._find_runs() or self._create_parent()
 
     def _experiment(self, name: str, uri: str) -> str:
         found = self.client.get_experiment_by_name(name)
+        if found and found.lifecycle_stage == "deleted":
+            log.warning("the experiment %r was deleted in MLflow; it is restored", name)
+            self.client.restore_experiment(found.experiment_id)
         if found:
             return str(found.experiment_id)
         # A database has no place for artifacts of its own; a server has.
         beside = Path(uri.removeprefix("sqlite:///")).with_name("mlartifacts") if uri.startswith("sqlite") else None
-        return str(self.client.create_experiment(name, beside.as_uri() if beside else None))
+        training = {"mlflow.experimentKind": "custom_model_development"}  # and not a chat bot's
+        return str(self.client.create_experiment(name, beside.as_uri() if beside else None, training))
 
-    def _find_runs(self) -> tuple[_Run, dict[int, _Run]]:
+    def _find_runs(self) -> _Run | None:
         """The runs that MLflow already has of this study, by its identity and the trials' numbers."""
-        parent: _Run | None = None
-        children: dict[int, _Run] = {}
-        token = None
+        parent = None
+        for run in self._runs_of_study():
+            tags, metrics = run.data.tags, run.data.metrics
+            known = _Run(run.info.run_id, run.info.status, tags=dict(tags))
+            if "cxr.trial" in tags:
+                known.logged = int(metrics.get(_LAST_EPOCH, 0))
+                number = int(tags["cxr.trial"])
+                if self._children.setdefault(number, known) is known:
+                    continue
+            elif not parent:
+                known.logged = int(sum(value for key, value in metrics.items() if key.startswith("search/trials_")))
+                parent = known
+                continue
+            # A server that was too slow to answer had made the run all the same, and another was made since.
+            self.client.delete_run(known.id)
+        return parent
+
+    def _runs_of_study(self) -> Iterator[Any]:
+        query, token = f"tags.`cxr.study` = '{self._identity}'", None
         while True:
-            query = f"tags.`cxr.study` = '{self._identity}'"
-            page = self.client.search_runs([self.experiment], query, max_results=1000, page_token=token)
-            for run in page:
-                tags = run.data.tags
-                last = int(run.data.metrics.get("epoch", 0))
-                known = _Run(run.info.run_id, run.info.status, last, dict(tags))
-                if "cxr.trial" in tags:
-                    children[int(tags["cxr.trial"])] = known
-                else:
-                    parent = known
+            page = self.client.search_runs(
+                [self.experiment], query, max_results=1000, order_by=["attributes.start_time ASC"], page_token=token
+            )
+            yield from page
             token = page.token
             if not token:
-                return parent or self._create_parent(), children
+                return
 
     def _create_parent(self) -> _Run:
         facts = self.facts
-        versions = {f"version.{package}": version for package, version in facts["versions"].items()}
-        tags = {
-            "cxr.study": self._identity,
-            "cxr.dataset": facts["data"],
-            "cxr.space": facts["space"]["name"],
-            "cxr.split": facts["split_hash"],
-            "cxr.folder": str(self.study.folder),
-            **versions,
-        }
-        run = self.client.create_run(self.experiment, tags=tags, run_name=self.study.name)
-        self.client.log_artifact(run.info.run_id, str(self.study.folder / "space.yaml"))
-        return _Run(run.info.run_id, "RUNNING", tags=tags)
+        tags = {"cxr.study": self._identity, "cxr.dataset": facts["data"], "cxr.split": facts["split_hash"]}
+        started = int(facts["created"] * 1000)
+        run = self.client.create_run(self.experiment, started, tags, self.study.name)
+        return _Run(run.info.run_id, tags=tags)
 
     def sync(self) -> int:
-        """Log whatever the study has and MLflow lacks; returns how many epochs that were. Raises what MLflow raises."""
-        trials = [trial for trial in self.study.trials() if trial.flat]
-        logged = sum(self._sync_trial(trial) for trial in trials)
-        winner = self.study.winner()
-        counts = {f"cxr.trials.{what}": str(n) for what, n in _count(trials).items()}
-        best = {"cxr.best_trial": winner.name, "cxr.best_value": f"{winner.value:.6f}"} if winner else {}
-        self._tag(self._parent, counts | best)
-        if self._parent.status != "RUNNING":  # a resumed study
-            self.client.update_run(self._parent.id, "RUNNING")
-            self._parent.status = "RUNNING"
+        """Log whatever the study has and MLflow lacks; returns how many epochs that were. Raises what MLflow raises.
+
+        A view is of no use after that: what of a request has arrived, only a new one finds out.
+        """
+        self.facts = self.study.facts
+        changed = self._tally.changed(self.study.trials())
+        logged = sum(self._sync_trial(trial) for trial in changed)
+        self._sync_parent(self._tally.take(changed))
         return logged
 
     def finish(self) -> None:
-        """Close the study's run, with the report, the data's page and the winner's checkpoint as artifacts."""
+        """Close the study's run as its search ended, with its pages and the winner's checkpoint as artifacts."""
+        for trial in self.study.trials():
+            if trial.outcome is Outcome.OPEN:
+                self._end_trial(trial, _INTERRUPTED)
         for page in ("report.html", "data.html"):
             if (self.study.folder / page).exists():
                 self.client.log_artifact(self._parent.id, str(self.study.folder / page))
-        if winner := self.study.winner():
-            checkpoint = self.study.folder / winner.epochs[-1].checkpoint
-            if checkpoint.exists():
-                self.client.log_artifact(self._parent.id, str(checkpoint), "winner")
-            name, at = f"best_{self.facts['space']['objective']['metric']}", int(winner.epochs[-1].at * 1000)
-            self.client.log_metric(self._parent.id, name, winner.value, at, winner.number)
-        stopped = self.study.facts.get("ended", {}).get("why", "").startswith("SIG")
-        self._close(self._parent, "KILLED" if stopped else "FINISHED" if winner else "FAILED")
+        winner = self._tally.best
+        if winner and (checkpoint := self.study.folder / winner.epochs[-1].checkpoint).exists():
+            self.client.log_artifact(self._parent.id, str(checkpoint), "winner")
+        ended = self.facts.get("ended", {})
+        self._set_status(self._parent, self._ending(ended), ended.get("at"))
 
-    def _sync_trial(self, trial: Any) -> int:
+    def _ending(self, ended: dict[str, Any]) -> str:
+        """MLflow's status of the search. A driver that was killed said nothing, or not since its last session."""
+        last = max((end_of(trial) for trial in self.study.trials()), default=0.0)
+        why = ended.get("why", "")
+        if not ended or ended["at"] < last or why.startswith("SIG"):
+            return "KILLED"
+        return "FINISHED" if self._tally.best and why != "mistake" else "FAILED"
+
+    # The study's run
+
+    def _sync_parent(self, standings: list[Standing]) -> None:
+        from mlflow.entities import Metric
+
+        run = self._parent
+        self._set_status(run, "RUNNING")  # a resumed study
+        metrics = [
+            Metric(f"search/{name}", float(value), int(standing.at * 1000), standing.ended)
+            for standing in standings
+            if standing.ended > run.logged
+            for name, value in self._figures(standing).items()
+        ]
+        known = "mlflow.note.content" in run.tags
+        params = {} if known else self._lasting()
+        if not known:
+            self.client.log_artifact(run.id, str(self.study.folder / "space.yaml"))
+            self.client.log_dict(run.id, self.facts["versions"], "versions.json")
+        tags = {"mlflow.note.content": study_note(self.study.name, self.study.folder, self.facts, self._tally)}
+        if best := self._tally.best:
+            tags |= {"cxr.best_trial": best.name, "cxr.best_value": f"{best.value:.6f}"}
+        self._log(run, metrics, params, tags)
+        run.logged = max([run.logged, *(standing.ended for standing in standings)])
+
+    def _lasting(self) -> dict[str, Any]:
+        """What cannot change in a study's life: MLflow's parameters cannot, either."""
+        space = self.facts["space"]
+        sections = {f"{name}.{key}": value for name in ("task", "objective") for key, value in space[name].items()}
+        return {"data": self.facts["data"], "image_size": space["data"]["image_size"], **sections}
+
+    def _figures(self, standing: Standing) -> dict[str, float]:
+        hours = "gpu_hours" if self._tally.on_gpu else "cpu_hours"
+        devices = self.facts.get("devices_per_trial", 1)
+        best = {f"best_{self.facts['space']['objective']['metric']}": standing.best.value} if standing.best else {}
+        counts = {f"trials_{outcome}": count for outcome, count in standing.counts.items()}
+        return {**best, hours: standing.seconds * devices / 3600, **counts}
+
+    # The trials' runs
+
+    def _sync_trial(self, trial: Trial) -> int:
         run = self._children.get(trial.number) or self._create_child(trial)
         self._children[trial.number] = run
-        new = [epoch for epoch in trial.epochs if epoch.epoch > run.last_epoch]
-        for epoch in new:
-            self._log_epoch(run, epoch)
-        tags = {"cxr.state": trial.outcome.value, "cxr.reason": trial.reason, "cxr.attempts": str(trial.attempts)}
-        self._tag(run, {key: value for key, value in tags.items() if value})
-        status = _STATUS.get(trial.outcome.value, "FAILED")
-        if status != "RUNNING":
-            self._close(run, status, trial.epochs[-1].at if trial.epochs else None)
+        new = [epoch for epoch in trial.epochs if epoch.epoch > run.logged]
+        if new and trial.outcome is Outcome.OPEN:
+            self._set_status(run, "RUNNING")
+        # The state is written with or after the parameters: a run that has one has all of them.
+        known = "cxr.state" in run.tags
+        params = {} if known else {**trial.flat, "seed": trial.seed}
+        tags = {
+            "cxr.state": trial.outcome.value,
+            "cxr.reason": fit(trial.reason),
+            "cxr.attempts": str(trial.attempts or ""),
+            "mlflow.note.content": trial_note(trial, self.study.folder),
+            "mlflow.parentRunId": self._parent.id,
+            **(_TABLE_TAG if trial.outcome is not Outcome.OPEN and trial.epochs else {}),
+        }
+        self._log(run, [metric for epoch in new for metric in _metrics(epoch)], params, tags)
+        if new:
+            run.logged = new[-1].epoch
+        if trial.outcome is not Outcome.OPEN:
+            self._end_trial(trial, _STATUS.get(trial.outcome, "FAILED"))
         return len(new)
 
-    def _create_child(self, trial: Any) -> _Run:
-        from mlflow.entities import Param
-
+    def _create_child(self, trial: Trial) -> _Run:
         tags = {
             "mlflow.parentRunId": self._parent.id,
             "cxr.study": self._identity,
             "cxr.trial": str(trial.number),
             "cxr.dataset": self.facts["data"],
-            "cxr.space": self.facts["space"]["name"],
         }
         if trial.baseline:
             tags["cxr.baseline"] = trial.baseline
-        started = int(trial.started * 1000)
-        run = self.client.create_run(self.experiment, started, tags, f"trial {trial.name}")
-        params = [Param(key, str(value)) for key, value in {**trial.flat, "seed": trial.seed}.items()]
-        self.client.log_batch(run.info.run_id, params=params)
-        return _Run(run.info.run_id, "RUNNING", tags=tags)
+        run = self.client.create_run(self.experiment, int(trial.started * 1000), tags, title(trial))
+        return _Run(run.info.run_id, tags=tags)
 
-    def _log_epoch(self, run: _Run, epoch: Any) -> None:
-        """One request an epoch. `epoch` itself is a metric: the last one says what MLflow already has."""
-        from mlflow.entities import Metric
+    def _end_trial(self, trial: Trial, status: str) -> None:
+        run = self._children[trial.number]
+        if run.status == status:
+            return
+        if trial.epochs:
+            labels = list(trial.epochs[-1].auroc)
+            rows = [[epoch.epoch, *(epoch.auroc.get(label) for label in labels)] for epoch in trial.epochs]
+            self.client.log_dict(run.id, {"columns": ["epoch", *labels], "data": rows}, _PER_LABEL)
+            self._log(run, tags=_TABLE_TAG)
+        self._set_status(run, status, end_of(trial))
 
-        values = {
-            "train_loss": epoch.train_loss,
-            **{f"val_{name}": value for name, value in epoch.metrics.items()},
-            "films_per_second": epoch.films_per_second,
-            "seconds": epoch.seconds,
-            "epoch": epoch.epoch,
-        }
-        at = int(epoch.at * 1000)
-        metrics = [Metric(name, float(value), at, epoch.epoch) for name, value in values.items() if value is not None]
-        self.client.log_batch(run.id, metrics=metrics[:_BATCH])
-        run.last_epoch = epoch.epoch
+    # Requests
 
-    def _tag(self, run: _Run, tags: dict[str, str]) -> None:
-        from mlflow.entities import RunTag
+    def _log(
+        self, run: _Run, metrics: list[Any] | None = None, params: dict[str, Any] | None = None, tags: Any = None
+    ) -> None:
+        """As few requests as MLflow allows; the tags go with the last one."""
+        from mlflow.entities import Param, RunTag
 
-        new = {key: value for key, value in tags.items() if run.tags.get(key) != value}
-        if new:
-            self.client.log_batch(run.id, tags=[RunTag(key, value) for key, value in new.items()])
-            run.tags |= new
+        metrics = metrics or []
+        written = [Param(key, fit(str(value), _VALUE)) for key, value in (params or {}).items()]
+        new = {key: value for key, value in (tags or {}).items() if value and run.tags.get(key) != value}
+        while metrics or written or new:
+            last = len(metrics) <= _METRICS and len(written) <= _PARAMS
+            told = [RunTag(key, value) for key, value in new.items()] if last else []
+            self.client.log_batch(run.id, metrics=metrics[:_METRICS], params=written[:_PARAMS], tags=told)
+            metrics, written = metrics[_METRICS:], written[_PARAMS:]
+            if last:
+                run.tags |= new
+                new = {}
 
-    def _close(self, run: _Run, status: str, at: float | None = None) -> None:
-        if run.status != status:
+    def _set_status(self, run: _Run, status: str, at: float | None = None) -> None:
+        if run.status == status:
+            return
+        if status in ("RUNNING", _INTERRUPTED):
+            self.client.update_run(run.id, status)
+        else:
             self.client.set_terminated(run.id, status, int(at * 1000) if at else None)
-            run.status = status
+        run.status = status
 
 
-def _count(trials: list[Any]) -> dict[str, int]:
-    from search.trial import Outcome
+def _metrics(epoch: EpochRecord) -> list[Any]:
+    """The metrics of an epoch. Its number is one of them, and the last: it says what MLflow already has.
 
-    outcomes = [trial.outcome for trial in trials]
-    return {outcome.value: outcomes.count(outcome) for outcome in Outcome}
+    MLflow shows those that begin with `system/` on a page of their own, away from the learning curves.
+    """
+    from mlflow.entities import Metric
+
+    values = {
+        "train_loss": epoch.train_loss,
+        **{f"val_{name}": value for name, value in epoch.metrics.items()},
+        "system/films_per_second": epoch.films_per_second,
+        "system/seconds": epoch.seconds,
+        "system/peak_memory_gib": epoch.peak_memory / 2**30 if epoch.peak_memory else None,
+        _LAST_EPOCH: epoch.epoch,
+    }
+    # MLflow makes 1.8e308 of an infinite value, which flattens its charts.
+    defined = {name: float(value) for name, value in values.items() if value is not None and not math.isinf(value)}
+    return [Metric(name, value, int(epoch.at * 1000), epoch.epoch) for name, value in defined.items()]
