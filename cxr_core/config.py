@@ -28,7 +28,8 @@ class TrainConfig:
     centre_crop is the side of the central square that the network is given after augmentation, None for all of it.
     micro_batch bounds the films in memory at once: larger batches accumulate gradients; None for no bound.
     flip_tta averages predictions with those of mirrored films, where the training mirrored films, too.
-    compile is for torch.compile, which takes minutes to pay off.
+    compile is for torch.compile, which takes minutes to pay off and needs a C++ compiler; without one the training
+    says so and goes on uncompiled. Compiled dropout draws other masks.
     """
 
     task: Task

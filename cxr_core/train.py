@@ -15,6 +15,7 @@ from torch import Tensor
 from cxr_core.augmentations import augmentations
 from cxr_core.batches import Batches
 from cxr_core.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from cxr_core.compilation import Compiled
 from cxr_core.config import TrainConfig
 from cxr_core.data.films import TrainingData
 from cxr_core.ema import WeightAverage
@@ -85,7 +86,7 @@ class Training:
             positives, negatives = torch.from_numpy(data.counts)
             set_head_bias(model, logits_of_prevalence(positives, positives + negatives))
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.forward = torch.compile(self.model) if config.compile else self.model
+        self.forward = Compiled(self.model) if config.compile else self.model
         self.average = WeightAverage(self.model, config.ema) if config.ema else None
         self.optimizer = optimizers.call(config.optimizer, self.model, config.lr)
         self.schedule = build_schedule(config.schedule)

@@ -17,13 +17,16 @@ from torch import nn
 from cxr_core.batches import Batches
 from cxr_core.config import TrainConfig
 from cxr_core.data import DataName, Films, PreparedData, TrainingData, open_cache, prepare
+from cxr_core.domains import Branches, Domain, Fixed, OneOf
 from cxr_core.evaluate import predict
 from cxr_core.labels import CHESTXRAY14
 from cxr_core.losses import build_loss
 from cxr_core.models import measure_model
 from cxr_core.recipe import load_recipe
+from cxr_core.registry import Scalar
 from cxr_core.schedules import build_schedule
 from cxr_core.train import Training
+from search.space import load_space
 
 RECIPES = Path(__file__).resolve().parents[1] / "spaces" / "recipes"
 NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml"))
@@ -101,6 +104,35 @@ def test_the_networks_on_kermanys_films_see_the_central_64_px_of_128(name: str) 
     config = configuration(name)
     assert config.image_size == 128
     assert config.footprint() == measure_model(config.model, 64, 1, 0.0)
+
+
+def lies_in(domain: Domain, value: Scalar) -> bool:
+    match domain:
+        case Fixed(only):
+            return value == only
+        case OneOf(options):
+            return value in options
+        case Branches(branches):
+            return value in branches
+    assert isinstance(value, int | float)
+    steps = (value - domain.low) / (domain.step or 1)
+    return domain.low <= value <= domain.high and (domain.step is None or steps == int(steps))
+
+
+def test_the_space_for_pneumonia_holds_the_best_recipe_that_is_known() -> None:
+    """All of it, up to what the space leaves at the component's default."""
+    space = load_space(RECIPES.parent / "pneumonia.yaml").domains
+    recipe = configuration("pneumonia_small_net")
+    searched: dict[str, Domain] = {}
+    for key, domain in space.items():
+        searched[key] = domain
+        if isinstance(domain, Branches):
+            chosen = getattr(recipe, key).name
+            searched |= {f"{key}.{chosen}.{name}": below for name, below in domain.branches[chosen].items()}
+    flat = recipe.flat
+    assert [name for name, domain in searched.items() if not lies_in(domain, flat[name])] == []
+    implied = TrainConfig.from_flat({name: flat[name] for name in searched}, recipe.task, recipe.image_size)
+    assert implied.flat == flat
 
 
 PUBLISHED_WEIGHTS = {
