@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 import time
 import traceback
 from dataclasses import dataclass
@@ -12,9 +13,11 @@ from typing import Any
 import pandas as pd
 from ray import tune
 
+from cxr_core import memory
 from cxr_core.data import DataName, TrainingData, build_cache
 from cxr_core.data.policy import Aspect
 from search.legs import Leg
+from search.placement import memory_fraction
 from search.study import EpochRecord, Outcome
 
 log = logging.getLogger(__name__)
@@ -38,6 +41,8 @@ def _open_data(workplace: Workplace, labels: tuple[str, ...], image_size: int) -
     """The films that trials may see; the first process on a node without their cache builds it."""
     films = pd.read_parquet(Path(workplace.folder) / "films.parquet")
     cache = Path(workplace.cache)
+    if own := os.environ.get("CXR_CACHE"):  # this node's own, which need not be where the driver's is
+        cache = Path(own).expanduser() / cache.name
     if not cache.exists():
         cache = build_cache(workplace.data.open(), films["image"].tolist(), image_size, workplace.aspect, cache.parent)
     return TrainingData.open(cache, films, labels)
@@ -54,13 +59,19 @@ class LegTrainable(tune.Trainable):
         import torch
 
         torch.set_num_threads(config["workplace"].threads)
+        if share := memory_fraction(config["gpus"], _device_memory(config["gpus"])):
+            torch.cuda.set_per_process_memory_fraction(share)
+        if limit := os.environ.get(memory.LIMIT):
+            memory.limit_process(memory.parse_size(limit))
         self.reset_config(config)
 
     def reset_config(self, config: dict[str, Any]) -> bool:
         """Take over the next leg in the same process."""
         self.leg: Leg = config["leg"]
         self.workplace: Workplace = config["workplace"]
+        self._training: Any = None  # the last leg's network must be gone before the next one is built
         self._epochs: Any = None
+        memory.release(self.workplace.device)
         return True
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
@@ -70,6 +81,7 @@ class LegTrainable(tune.Trainable):
         from cxr_core.models import Infeasible
         from cxr_core.train import Diverged
 
+        memory.reset_peak()
         try:
             return self._train_epoch()
         except Diverged as reason:
@@ -77,6 +89,8 @@ class LegTrainable(tune.Trainable):
         except Infeasible as reason:
             return {"outcome": Outcome.INFEASIBLE, "reason": str(reason)}
         except Exception as fault:
+            if memory.is_out_of_memory(fault):
+                return {"outcome": Outcome.INFEASIBLE, "reason": _out_of_memory(fault)}
             if _process_is_broken(fault):
                 raise
             log.exception("trial %d failed", self.leg.trial)
@@ -114,7 +128,7 @@ class LegTrainable(tune.Trainable):
             checkpoint=self._save(epoch.index),
             at=time.time(),
         )
-        return {"epoch": record}
+        return {"epoch": record, "memory": memory.peak()}
 
     def _save(self, epoch: int) -> str:
         """Save this epoch and drop those before the last: until the driver has recorded this one, it needs the last."""
@@ -134,4 +148,16 @@ def _defined(values: dict[str, float]) -> dict[str, float | None]:
 
 def _process_is_broken(fault: Exception) -> bool:
     """After an accelerator's error a process cannot be trusted with another trial."""
-    return "CUDA error" in str(fault) or "out of memory" in str(fault).lower()
+    return "CUDA error" in str(fault)
+
+
+def _out_of_memory(fault: Exception) -> str:
+    """The training halves its batches by itself: what is left does not shrink with them."""
+    return f"out of memory, however few films at a time: {str(fault).splitlines()[0] if str(fault) else 'MemoryError'}"
+
+
+def _device_memory(gpus: float) -> int:
+    """Bytes of the GPU that this process has been given; 0 without one."""
+    import torch
+
+    return int(torch.cuda.get_device_properties(0).total_memory) if gpus else 0
