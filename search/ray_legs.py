@@ -215,6 +215,18 @@ def _check_address(address: str) -> None:
         ) from None
 
 
+def _look_for_room(resources: Resources) -> None:
+    """Say so if trials have to wait for a node: on a cluster that does not grow on demand they would for ever."""
+    if not any(node.cpus >= resources.cpus and node.gpus >= resources.gpus for node in _nodes()):
+        log.warning(
+            "%s: no node has %g CPU and %g GPU for a trial; the search waits until one joins "
+            "(--cpus-per-trial and --gpus-per-trial say what a trial needs)",
+            resources.address,
+            resources.cpus,
+            resources.gpus,
+        )
+
+
 def _bring_token() -> None:
     """Show a cluster the token of this user, if there is one.
 
@@ -243,6 +255,7 @@ def start_ray(resources: Resources) -> Iterator[None]:
             ray.init(address=resources.address, log_to_driver=False, logging_level=logging.ERROR)
         except ConnectionError as fault:
             raise PreflightError(f"--address {resources.address}: {fault}") from None
+        _look_for_room(resources)
     else:
         cores = max(len(os.sched_getaffinity(0)), int(resources.concurrent * resources.cpus))
         ray.init(num_cpus=cores, object_store_memory=_OBJECT_STORE, **quiet)

@@ -9,6 +9,7 @@ from search.study import Outcome
 from tests.end_to_end.conftest import REPOSITORY, finish
 from tests.end_to_end.ray_nodes import RayNodes
 
+CPUS = ["--gpus-per-trial", "0"]
 LONG = ["--set", "space.epochs=12", "--set", "space.model={small_cnn: {width: 8}}"]
 
 
@@ -23,7 +24,7 @@ def start(search, cluster, *options):
     """`python -m search.run --address ...`, on the head, as a user does."""
     search.env |= cluster.token
     words = ["-m", "search.run", "--space", "quick.yaml", "--data", f"medmnist:{search.films}"]
-    return search.python([*cluster.within, sys.executable, *words, "--address", cluster.address, *options])
+    return search.python([*cluster.within, sys.executable, *words, "--address", cluster.address, *CPUS, *options])
 
 
 def wait_until(happened, process, what, seconds=240):
@@ -62,3 +63,19 @@ def test_a_killed_nodes_legs_go_on_elsewhere_and_a_node_that_joins_is_used(searc
     assert result(out)["trials"]["full"] >= 1
     # Each node has read the films that trials may see into a cache of its own; the driver's cache is its own, too.
     assert [len(caches(node)) for node in (first, second, third)] == [1, 1, 1]
+
+
+def test_a_cluster_without_room_for_a_trial_is_told_of_while_the_search_waits(search, cluster):
+    """Trials on a cluster ask for a GPU, unless they are told otherwise."""
+    cluster.start_head()
+    process = start(search, cluster, "--concurrent", "1", "--gpus-per-trial", "1")
+    line = next(line for line in process.stderr if "waits" in line)
+    assert "no node has 1 CPU and 1 GPU for a trial; the search waits until one joins" in line
+    process.kill()
+
+
+def test_an_address_where_no_ray_answers_ends_the_search_at_once(search):
+    process = search.start("--address", "127.0.0.1:9", "--concurrent", "1")
+    code, _, err = finish(process)
+    assert code == 3
+    assert "--address 127.0.0.1:9: no Ray cluster answers" in err

@@ -43,7 +43,8 @@ for _ in $(seq 120); do curl -sf http://localhost:15000/health && break || sleep
 export RAY_API_SERVER_ADDRESS=http://localhost:18265
 mark job
 ray job submit --submission-id first -- bash -c 'cd ~/cxr-search && exec python -m search.run --space {space} \
-  --data medmnist:{films} --study first --trials 2 --address auto --concurrent 1 --mlflow http://127.0.0.1:5000 --json'
+  --data medmnist:{films} --study first --trials 2 --address auto --concurrent 1 --gpus-per-trial 0 \
+  --mlflow http://127.0.0.1:5000 --json'
 mark mlflow
 curl -sf -X POST -H 'Content-Type: application/json' -d '{{"max_results": 10}}' \
   http://localhost:15000/api/2.0/mlflow/experiments/search

@@ -7,9 +7,7 @@ from search.placement import Node, Placement, memory_fraction
 
 GIB = 2**30
 NODE_LOST = "The actor died unexpectedly: The actor died because its node has died. Node Id: 5fa"
-KILLED = (
-    "The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR; connection error code 2"
-)
+KILLED = "The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR; code 2. End of file"
 MONITOR = "Task was killed due to the node running low on memory. Memory on the node was 15.2GB / 16.0GB"
 
 
