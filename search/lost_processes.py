@@ -2,7 +2,16 @@
 
 from collections import Counter
 
-_NODE_WORDS = ("node died", "node has died", "node is dead", "node was terminated", "its node", "node failure")
+# "is unavailable" is what Ray says of a process that it cannot reach while the node does not report its end.
+_NODE_WORDS = (
+    "is unavailable",
+    "node died",
+    "node has died",
+    "node is dead",
+    "node was terminated",
+    "its node",
+    "node failure",
+)
 _MEMORY_WORDS = ("running low on memory", "OutOfMemoryError", "memory monitor")
 
 
@@ -23,7 +32,7 @@ class LostProcesses:
         message: Ray's. peak: bytes that the trial took at most, or 0.
         """
         if any(word in message for word in _NODE_WORDS):
-            return "its node was lost", False
+            return "its node was lost or cannot be reached", False
         self._died[trial] += 1
         if any(word in message for word in _MEMORY_WORDS):
             return f"its process was killed because the node ran out of memory{_held(peak)}; {_REMEDY}", True

@@ -131,7 +131,7 @@ class _LegScheduler(_Stateless, FIFOScheduler):
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         super().on_trial_error(tune_controller, trial)
-        self.searcher.process_lost(trial.trial_id, str(trial.get_pickled_error() or trial.get_error()))
+        self.searcher.process_lost(trial.trial_id, Path(trial.error_file).read_text())
 
 
 class _Heartbeat(_Stateless, tune.Callback):

@@ -49,6 +49,7 @@ mark mlflow
 curl -sf -X POST -H 'Content-Type: application/json' -d '{{"max_results": 10}}' \
   http://localhost:15000/api/2.0/mlflow/experiments/search
 mark down; ray down -y {cluster}
+sleep 5
 mark left; pgrep -c raylet || true
 mark end
 """

@@ -7,6 +7,7 @@ from search.placement import Node, Placement, memory_fraction
 
 GIB = 2**30
 NODE_LOST = "The actor died unexpectedly: The actor died because its node has died. Node Id: 5fa"
+UNREACHABLE = "The actor a1 is unavailable: RPC error. The task may or may not have been executed on the actor."
 KILLED = "The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR; code 2. End of file"
 MONITOR = "Task was killed due to the node running low on memory. Memory on the node was 15.2GB / 16.0GB"
 
@@ -72,7 +73,8 @@ def test_processes_that_share_a_gpu_leave_room_for_each_others_contexts(sharing)
 
 def test_a_node_that_died_is_no_fault_of_the_trial():
     lost = LostProcesses()
-    assert lost.reason(0, NODE_LOST, 0) == ("its node was lost", False)
+    for message in (NODE_LOST, UNREACHABLE):
+        assert lost.reason(0, message, 0) == ("its node was lost or cannot be reached", False)
 
 
 def test_a_process_that_died_once_is_said_to_have_died_and_no_more():
