@@ -29,7 +29,9 @@ class Batches:
 
     def _move(self) -> Tensor | None:
         shape = (len(self), *self._source.images.shape[1:])
-        free, _ = torch.cuda.mem_get_info(self.device)
+        free, total = torch.cuda.mem_get_info(self.device)
+        # Of a GPU shared by several processes, this one may be allowed a part only.
+        free = min(free, int(torch.cuda.get_per_process_memory_fraction(self.device) * total))
         if np.prod(shape) > _DEVICE_SHARE * free:
             return None
         resident = torch.empty(shape, dtype=torch.uint8, device=self.device)

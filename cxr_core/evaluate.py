@@ -1,5 +1,7 @@
 """Run a network over films and score it."""
 
+import logging
+from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,8 +9,11 @@ import torch
 from torch import nn
 
 from cxr_core.batches import Batches
+from cxr_core.memory import is_out_of_memory, release
 from cxr_core.metrics import EPOCH_METRICS, macro, per_label
 from cxr_core.normalisations import Normalisation
+
+log = logging.getLogger(__name__)
 
 _BATCH = 512
 """Films scored at a time; without gradients four times a usual training batch fits."""
@@ -32,15 +37,32 @@ def predict(model: nn.Module, batches: Batches, normalise: Normalisation, *, mir
     normalise: on the films' device. mirror: take the mean of the probabilities of each film and its mirror image.
     """
     model.eval()
-    order = np.array_split(np.arange(len(batches)), max(1, -(-len(batches) // _BATCH)))
+    order = deque(np.array_split(np.arange(len(batches)), max(1, -(-len(batches) // _BATCH))))
     probabilities = []
-    for index in order:
-        films = normalise(batches.films(index))
-        with batches.autocast():
-            views = [model(view) for view in ((films, films.flip(-1)) if mirror else (films,))]
-        probabilities.append(torch.stack([torch.sigmoid(logits.float()) for logits in views]).mean(0))
+    while order:
+        index = order.popleft()
+        try:
+            probabilities.append(_predict(model, batches, normalise, index, mirror))
+            continue
+        except (RuntimeError, MemoryError) as fault:
+            if len(index) == 1 or not is_out_of_memory(fault):
+                raise
+            part = len(index) // 2
+            log.warning("out of memory; scoring %d films at a time", part)
+        release(batches.device)
+        rest = np.concatenate([index, *order])
+        order = deque(np.split(rest, range(part, len(rest), part)))
     scores: np.ndarray = torch.cat(probabilities).cpu().numpy()
     return scores
+
+
+def _predict(
+    model: nn.Module, batches: Batches, normalise: Normalisation, index: np.ndarray, mirror: bool
+) -> torch.Tensor:
+    films = normalise(batches.films(index))
+    with batches.autocast():
+        views = [model(view) for view in ((films, films.flip(-1)) if mirror else (films,))]
+    return torch.stack([torch.sigmoid(logits.float()) for logits in views]).mean(0)
 
 
 def score(targets: np.ndarray, probabilities: np.ndarray, labels: tuple[str, ...]) -> Scores:

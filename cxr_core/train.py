@@ -21,6 +21,7 @@ from cxr_core.data.films import TrainingData
 from cxr_core.ema import WeightAverage
 from cxr_core.evaluate import Scores, predict, score
 from cxr_core.losses import build_loss
+from cxr_core.memory import is_out_of_memory, release
 from cxr_core.models import Infeasible, WithAuxiliary, logits_of_prevalence, set_head_bias
 from cxr_core.normalisations import normalisations
 from cxr_core.optimizers import optimizers
@@ -32,6 +33,8 @@ log = logging.getLogger(__name__)
 
 THRESHOLDS: tuple[Rule, ...] = ("youden", "f1")
 """Rules by which a checkpoint's thresholds are fitted on validation."""
+_BATCH_NORM = "Expected more than 1 value per channel"
+"""What PyTorch says when a batch normalisation meets a single value."""
 
 
 class Diverged(Exception):
@@ -98,6 +101,7 @@ class Training:
         self.micro_batch = min(config.micro_batch or config.batch_size, config.batch_size)
         self.val_losses: list[float] = []
         self.thresholds: dict[str, list[float]] = {}
+        self.probabilities: np.ndarray | None = None  # of the validation films, (N, C), after the last epoch
         if resume_from:
             self.resume(resume_from)
 
@@ -150,17 +154,22 @@ class Training:
 
     def _gradient(self, films: Tensor, targets: Tensor) -> Tensor:
         """Leave the batch's gradient in the parameters and give its loss; in smaller parts if memory runs out."""
+        halved = False
         while True:
             try:
                 return self._accumulate(films, targets)
-            except torch.OutOfMemoryError:
-                if self.micro_batch < 4:
-                    raise Infeasible(f"out of memory, even with {self.micro_batch} films at a time") from None
-                self.micro_batch //= 2
+            except (RuntimeError, MemoryError, ValueError) as fault:
+                if halved and self.micro_batch == 1 and _BATCH_NORM in str(fault):
+                    raise Infeasible(
+                        "out of memory even with two films at a time, and its batch normalisation needs two"
+                    ) from None
+                if not is_out_of_memory(fault):
+                    raise
+                if self.micro_batch == 1:
+                    raise Infeasible("out of memory even with one film at a time") from None
+                self.micro_batch, halved = self.micro_batch // 2, True
                 log.warning("out of memory; going on with %d films at a time", self.micro_batch)
-            # Outside the handler, whose fault holds on to the tensors of the failed pass.
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
+            release(self.device)  # outside the handler, whose fault holds on to the tensors of the failed pass
 
     def _accumulate(self, films: Tensor, targets: Tensor) -> Tensor:
         self.optimizer.zero_grad()
@@ -193,7 +202,7 @@ class Training:
         probabilities = predict(model, self.val_films, self.normalise, mirror=self.config.mirrors)
         if not np.isfinite(probabilities).all():
             raise Diverged(f"the network's outputs are not finite after epoch {self.epoch}")
-        targets = self.data.val.targets
+        targets, self.probabilities = self.data.val.targets, probabilities
         self.thresholds = {rule: fit_thresholds(targets, probabilities, rule).tolist() for rule in THRESHOLDS}
         scores = score(targets, probabilities, self.data.labels)
         self.val_losses.append(scores.metrics["log_loss"])

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from cxr_core.bootstrap import bootstrap, macro_samples
+from cxr_core.train import Training
 from search.study import Study
 from search.trial import Trial
 
@@ -16,6 +17,15 @@ _RESAMPLES = 500
 def scores_path(folder: Path, trial: int, epoch: int) -> Path:
     """Where a trial's validation scores after an epoch are kept: `images`, and `scores` (films, labels), float32."""
     return folder / "trials" / f"{trial:05d}" / f"scores-{epoch:04d}.npz"
+
+
+def save_scores(path: Path, training: Training) -> None:
+    """Keep a training's validation scores, with the films that they belong to; whole or not at all."""
+    assert training.probabilities is not None, "no epoch has been trained"
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("wb") as file:
+        np.savez(file, images=training.data.val.table["image"].to_numpy(str), scores=training.probabilities)
+    partial.replace(path)
 
 
 class Credibility:

@@ -2,6 +2,8 @@
 
 import errno
 
+DISK = "disk"
+"""Why a search stops then."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 

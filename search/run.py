@@ -66,7 +66,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="training time of the study, in all, such as 10m or 8h (default: the space's budget)",
     )
     add("--concurrent", type=int, metavar="N", help="trials trained at once (default: as many as fit this machine)")
-    add("--cpus-per-trial", type=float, default=1, metavar="C", help="CPU cores and threads of a trial (default: 1)")
+    add(
+        "--cpus-per-trial",
+        type=float,
+        metavar="C",
+        help="CPU cores and threads of a trial (default: this machine's cores / --concurrent; on a cluster 1)",
+    )
     add("--gpus-per-trial", type=float, metavar="G", help="GPUs of a trial (default: 1 where there is one, else 0)")
     add("--address", metavar="auto", help="address of a Ray cluster (default: this machine alone)")
     add("--mlflow", metavar="URI", help="MLflow server (default: a database beside the studies)")
@@ -119,14 +124,18 @@ def _data(args: argparse.Namespace) -> str | None:
 
 
 def default_concurrent(args: argparse.Namespace) -> int:
-    """As many trials at once as this machine has room for."""
+    """As many trials at once as this machine has room for; fills in the cores and GPUs of a trial if not given."""
     import torch
 
     if args.gpus_per_trial is None:
         args.gpus_per_trial = 1.0 if torch.cuda.is_available() or args.address else 0.0
+    cores = len(os.sched_getaffinity(0))
+    fitting = max(1, int(cores / (args.cpus_per_trial or 1)))
     if args.gpus_per_trial:
-        return max(1, int(torch.cuda.device_count() / args.gpus_per_trial))
-    return max(1, int(len(os.sched_getaffinity(0)) / args.cpus_per_trial))
+        fitting = max(1, int(torch.cuda.device_count() / args.gpus_per_trial))
+    if args.cpus_per_trial is None:
+        args.cpus_per_trial = 1 if args.address else max(1, cores // (args.concurrent or fitting))
+    return fitting
 
 
 def _request(args: argparse.Namespace, name: str) -> "Request":
@@ -170,7 +179,8 @@ def _tell(result: "Result", args: argparse.Namespace) -> int:
         return _refuse(f"stopped: the first trials all failed in the same way: {result.mistake}", NO_VALID_TRIAL)
     if result.stopped:
         again = f"python -m search.run --study {result.study.name} --resume"
-        return _refuse(f"stopped by {result.stopped}; nothing is lost. To go on: {again}", STOPPED)
+        cause = "because the disk is full: free some first" if result.stopped == "disk" else f"by {result.stopped}"
+        return _refuse(f"stopped {cause}. Nothing is lost; to go on: {again}", STOPPED)
     if not result.winner:
         return _refuse("no trial was trained in full; go on with --resume and more --time or --trials", NO_VALID_TRIAL)
     return DONE

@@ -24,9 +24,10 @@ from cxr_core.registry import Chosen
 from search.budget import Budget
 from search.checkpoints import Checkpoints
 from search.credibility import Credibility
+from search.full_disk import DISK, is_disk_full
 from search.legs import BUDGETS, Legs
 from search.mlflow_view import default_uri
-from search.preflight import PreflightError, check_disk, check_server, parse_data_name, prepare_data
+from search.preflight import PreflightError, check_disk, check_server, parse_data_name, prepare_data, prepare_sizes
 from search.priors import load_prior
 from search.progress import Progress
 from search.proposer import Proposer
@@ -85,16 +86,8 @@ def run_session(space: Space, request: Request) -> Result:
         legs = _legs(study, space, request)
         with _mlflow_writer(study.folder) as writer:
             _search(study, legs, prepared, request)
-            why = legs.stopping
-            if why is None or why in BUDGETS:
-                legs.close()
-            study.note("seconds_used", legs.budget.elapsed)
-            from search.report import write_report  # seconds to import: not before a search has run
-
-            log.info("writing the report and the rest of MLflow")
-            report = write_report(study)
-            study.note("ended", {"at": time.time(), "why": why or "budget"})
-            _finish_writer(writer)
+            report = _conclude(study, legs, writer)
+    why = legs.stopping
     return Result(
         study=study,
         metric=space.header.objective.metric,
@@ -103,9 +96,29 @@ def run_session(space: Space, request: Request) -> Result:
         seconds=time.monotonic() - started,
         report=report,
         mlflow=facts["mlflow"],
-        stopped=why if why in signal.Signals.__members__ else None,
+        stopped=why if why == DISK or why in signal.Signals.__members__ else None,
         mistake=legs.mistake,
     )
+
+
+def _conclude(study: Study, legs: Legs, writer: "subprocess.Popen[bytes]") -> Path | None:
+    """Prune what waits, if the search has ended, and write what was found; None if a full disk takes no report."""
+    try:
+        if legs.stopping is None or legs.stopping in BUDGETS:
+            legs.close()
+        study.note("seconds_used", legs.budget.elapsed)
+        from search.report import write_report  # seconds to import: not before a search has run
+
+        log.info("writing the report and the rest of MLflow")
+        report = write_report(study)
+        study.note("ended", {"at": time.time(), "why": legs.stopping or "budget"})
+        _finish_writer(writer)
+        return report
+    except OSError as fault:
+        if not is_disk_full(fault):
+            raise
+        legs.stopping = DISK
+        return None
 
 
 def _search(study: Study, legs: Legs, prepared: PreparedData, request: Request) -> None:
@@ -115,11 +128,12 @@ def _search(study: Study, legs: Legs, prepared: PreparedData, request: Request) 
     workplace = Workplace(
         folder=str(study.folder),
         data=DataName.parse(study.facts["data"]),
-        cache=str(prepared.cache),
+        caches=prepare_sizes(prepared, legs.fidelities.image_sizes),
         aspect=prepared.policy.aspect,
         metric=legs.space.header.objective.metric,
         threads=max(1, int(request.cpus)),
         device="cuda" if request.gpus else "cpu",
+        latency="latency_ms" in study.objective.costs,
     )
     # The first look at a network imports seconds' worth of torch; it might as well do so while Ray starts.
     threading.Thread(target=measure_model, args=(Chosen("small_cnn"), 32, 1, 0.0), daemon=True).start()
@@ -184,6 +198,7 @@ def _create(space: Space, request: Request) -> tuple[Study, PreparedData]:
         "mlflow": uri,
         "versions": _versions(),
         "warm_start": request.warm_start,
+        "devices_per_trial": request.gpus or 1.0,
     }
     study = Study.create(request.folder, space, facts, prepared.development, prior)
     write_page(prepared, request.folder / "data.html")

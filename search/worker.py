@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 import time
 import traceback
 from dataclasses import dataclass
@@ -12,9 +13,13 @@ from typing import Any
 import pandas as pd
 from ray import tune
 
+from cxr_core import memory
 from cxr_core.data import DataName, TrainingData, build_cache
 from cxr_core.data.policy import Aspect
+from search.credibility import save_scores, scores_path
+from search.full_disk import is_disk_full
 from search.legs import Leg
+from search.placement import memory_fraction
 from search.trial import EpochRecord, Outcome
 
 log = logging.getLogger(__name__)
@@ -22,25 +27,32 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Workplace:
-    """What every leg of a study shares: its folder, its films, the objective, and threads and device."""
+    """What every leg of a study shares.
+
+    folder: the study's. caches: of the films, by image size. metric: the objective. latency: whether it is asked for.
+    """
 
     folder: str
     data: DataName
-    cache: str
+    caches: tuple[tuple[int, str], ...]
     aspect: Aspect
     metric: str
     threads: int
     device: str
+    latency: bool = False
 
 
 @lru_cache(maxsize=1)
-def _open_data(workplace: Workplace, labels: tuple[str, ...], image_size: int) -> TrainingData:
+def _open_data(workplace: Workplace, labels: tuple[str, ...], image_size: int, share: float) -> TrainingData:
     """The films that trials may see; the first process on a node without their cache builds it."""
     films = pd.read_parquet(Path(workplace.folder) / "films.parquet")
-    cache = Path(workplace.cache)
+    cache = Path(dict(workplace.caches)[image_size])
+    if own := os.environ.get("CXR_CACHE"):  # this node's own, which need not be where the driver's is
+        cache = Path(own).expanduser() / cache.name
     if not cache.exists():
         cache = build_cache(workplace.data.open(), films["image"].tolist(), image_size, workplace.aspect, cache.parent)
-    return TrainingData.open(cache, films, labels)
+    data = TrainingData.open(cache, films, labels)
+    return data if share == 1 else data.share(share)
 
 
 class LegTrainable(tune.Trainable):
@@ -54,13 +66,20 @@ class LegTrainable(tune.Trainable):
         import torch
 
         torch.set_num_threads(config["workplace"].threads)
+        if share := memory_fraction(config["gpus"], _device_memory(config["gpus"])):
+            torch.cuda.set_per_process_memory_fraction(share)
+        if limit := os.environ.get(memory.LIMIT):
+            memory.limit_process(memory.parse_size(limit))
         self.reset_config(config)
 
     def reset_config(self, config: dict[str, Any]) -> bool:
         """Take over the next leg in the same process."""
         self.leg: Leg = config["leg"]
         self.workplace: Workplace = config["workplace"]
+        self._training: Any = None  # the last leg's network must be gone before the next one is built
         self._epochs: Any = None
+        self._milliseconds: dict[str, float] = {}
+        memory.release(self.workplace.device)
         return True
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
@@ -70,6 +89,7 @@ class LegTrainable(tune.Trainable):
         from cxr_core.models import Infeasible
         from cxr_core.train import Diverged
 
+        memory.reset_peak()
         try:
             return self._train_epoch()
         except Diverged as reason:
@@ -77,6 +97,10 @@ class LegTrainable(tune.Trainable):
         except Infeasible as reason:
             return {"outcome": Outcome.INFEASIBLE, "reason": str(reason)}
         except Exception as fault:
+            if is_disk_full(fault):
+                return {"disk_full": str(fault)}
+            if memory.is_out_of_memory(fault):
+                return {"outcome": Outcome.INFEASIBLE, "reason": _out_of_memory(fault)}
             if _process_is_broken(fault):
                 raise
             log.exception("trial %d failed", self.leg.trial)
@@ -94,7 +118,7 @@ class LegTrainable(tune.Trainable):
 
         if self._epochs is None:
             config = self.leg.config
-            data = _open_data(self.workplace, config.task.labels, config.image_size)
+            data = _open_data(self.workplace, config.task.labels, config.image_size, self.leg.data_share)
             saved = Path(self.workplace.folder) / self.leg.checkpoint if self.leg.checkpoint else None
             self._training = Training(config, data, self.workplace.device, saved)
             self._epochs = self._training.epochs()
@@ -102,19 +126,32 @@ class LegTrainable(tune.Trainable):
         value = epoch.validation.metrics[self.workplace.metric]
         if not math.isfinite(value):
             raise Diverged(f"{self.workplace.metric} is {value} after epoch {epoch.index}")
+        done = self.leg.before + epoch.index
+        if done in self.leg.scored:
+            self._folder.mkdir(exist_ok=True)
+            save_scores(scores_path(Path(self.workplace.folder), self.leg.trial, done), self._training)
         record = EpochRecord(
-            epoch=epoch.index,
+            epoch=done,
             value=value,
             train_loss=epoch.train_loss,
-            metrics=_defined(epoch.validation.metrics),
+            metrics=_defined({**epoch.validation.metrics, **self._latency()}),
             auroc=_defined(epoch.validation.auroc),
             films_per_second=epoch.films_per_second,
             seconds=epoch.seconds,
             peak_memory=epoch.peak_memory,
-            checkpoint=self._save(epoch.index),
+            checkpoint=self._save(done),
             at=time.time(),
         )
-        return {"epoch": record}
+        return {"epoch": record, "memory": memory.peak()}
+
+    def _latency(self) -> dict[str, float]:
+        """Milliseconds that the network takes for one film, if the search asks for it; measured once a leg."""
+        from cxr_core.latency import film_latency
+
+        if self.workplace.latency and not self._milliseconds:
+            size, device = self.leg.config.image_size, self.workplace.device
+            self._milliseconds = {"latency_ms": film_latency(self._training.model, size, device)}
+        return self._milliseconds
 
     def _save(self, epoch: int) -> str:
         """Save this epoch and drop those before the last: until the driver has recorded this one, it needs the last."""
@@ -134,4 +171,16 @@ def _defined(values: dict[str, float]) -> dict[str, float | None]:
 
 def _process_is_broken(fault: Exception) -> bool:
     """After an accelerator's error a process cannot be trusted with another trial."""
-    return "CUDA error" in str(fault) or "out of memory" in str(fault).lower()
+    return "CUDA error" in str(fault)
+
+
+def _out_of_memory(fault: Exception) -> str:
+    """The training halves its batches by itself: what is left does not shrink with them."""
+    return f"out of memory, however few films at a time: {str(fault).splitlines()[0] if str(fault) else 'MemoryError'}"
+
+
+def _device_memory(gpus: float) -> int:
+    """Bytes of the GPU that this process has been given; 0 without one."""
+    import torch
+
+    return int(torch.cuda.get_device_properties(0).total_memory) if gpus else 0

@@ -206,10 +206,54 @@ def test_films_studies_and_caches_are_not_copied_to_the_nodes(cluster, file):
     assert is_sent(cluster, file), "this test would not see a file that is sent"
 
 
-@pytest.mark.parametrize("file", ["search/run.py", "cxr_core/train.py", "spaces/multilabel.yaml", "constraints.txt"])
+CODE = [
+    "search/run.py",
+    "cxr_core/train.py",
+    "cxr_core/data/cache/build.py",
+    "spaces/multilabel.yaml",
+    "constraints.txt",
+]
+
+
+@pytest.mark.parametrize("file", CODE)
 def test_code_and_spaces_are_copied_to_the_nodes(cluster, file):
     assert is_sent(cluster, file)
 
 
 def test_everything_that_is_copied_to_the_nodes_is_in_the_checkout(cluster):
     assert [source for source in cluster["file_mounts"].values() if not (CHECKOUT / source).exists()] == []
+
+
+# Own machines: cluster.local.yaml
+
+
+@pytest.fixture
+def own_machines() -> dict:
+    return yaml.safe_load((CHECKOUT / "cluster.local.yaml").read_text())
+
+
+def test_ray_accepts_the_file_for_own_machines(own_machines):
+    assert check(own_machines)["provider"]["type"] == "local"
+
+
+@pytest.mark.parametrize("file", CODE)
+def test_code_and_spaces_are_copied_to_own_machines(own_machines, file):
+    assert is_sent(own_machines, file)
+
+
+def test_every_own_machine_is_sent_the_token_that_ray_demands(own_machines):
+    assert own_machines["file_mounts"]["~/.ray/auth_token"] == "~/.ray/auth_token"
+    assert "RAY_AUTH_MODE=token" in own_machines["metadata"]["environment"]
+
+
+def test_on_own_machines_every_command_is_bash(own_machines):
+    groups = [own_machines[key] for key in own_machines if key.endswith("_commands")]
+    for command in [command for group in groups for command in group]:
+        parsed = subprocess.run(["bash", "-n", "-c", f"({command})"], check=False, capture_output=True, text=True)
+        assert parsed.returncode == 0, f"{command}\n{parsed.stderr}"
+
+
+def test_on_own_machines_nothing_without_a_password_listens_to_the_network(own_machines):
+    starts = own_machines["head_start_ray_commands"]
+    assert arguments(starts, "mlflow", "server")[:2] == ["--host", "127.0.0.1"]
+    assert "--dashboard-host=127.0.0.1" in arguments(starts, "ray", "start")
