@@ -16,7 +16,14 @@ _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _STATUS = Path("/proc/self/status")
 _PEAK_RESET = Path("/proc/self/clear_refs")
 # PyTorch has no class of its own for the host's memory; oneDNN says it in its own way.
-_HOST_WORDS = ("can't allocate memory", "Cannot allocate memory", "not enough memory", "std::bad_alloc")
+_HOST_WORDS = (
+    "can't allocate memory",
+    "Cannot allocate memory",
+    "not enough memory",
+    "std::bad_alloc",
+    "could not create a primitive",
+    "could not create a memory object",
+)
 
 
 def is_out_of_memory(fault: BaseException) -> bool:

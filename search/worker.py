@@ -69,6 +69,8 @@ class LegTrainable(tune.Trainable):
         if share := memory_fraction(config["gpus"], _device_memory(config["gpus"])):
             torch.cuda.set_per_process_memory_fraction(share)
         if limit := os.environ.get(memory.LIMIT):
+            import cxr_core.train  # noqa: F401  its code is not the trial's memory
+
             memory.limit_process(memory.parse_size(limit))
         self.reset_config(config)
 
