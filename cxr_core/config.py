@@ -51,7 +51,7 @@ class TrainConfig:
     clip: Annotated[float, Range(0.01, 1000)] = 5.0
     head_bias: bool = False
     centre_crop: Annotated[int | None, Range(8, 4096)] = None
-    micro_batch: Annotated[int | None, Range(2, 4096)] = None
+    micro_batch: Annotated[int | None, Range(1, 4096)] = None
     flip_tta: bool = False
     compile: bool = False
 

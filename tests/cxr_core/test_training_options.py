@@ -79,7 +79,7 @@ def test_a_training_that_is_resumed_remembers_how_much_fitted(
 def test_a_network_for_which_no_part_is_small_enough_is_infeasible(configure: Configure, data: TrainingData) -> None:
     training = Training(configure(), data)
     memory_for(0, training.model)
-    with pytest.raises(Infeasible, match="out of memory, even with 2 films at a time"):
+    with pytest.raises(Infeasible, match="out of memory even with one film at a time"):
         next(training.epochs())
 
 

@@ -19,14 +19,14 @@ from cxr_core.config import Task, TrainConfig
 from cxr_core.data import DataName, build_cache
 from cxr_core.registry import Chosen
 from search.legs import Leg
-from search.study import Outcome
+from search.trial import Outcome
 from search.worker import LegTrainable, Workplace
 
 folder, configs = Path(sys.argv[1]), json.loads(sys.argv[2])
 data = DataName.parse(f"medmnist:{folder / 'few.npz'}")
 films = __import__("pandas").read_parquet(folder / "films.parquet")
 cache = build_cache(data.open(), films["image"].tolist(), 28, "squash", folder / "cache")
-place = Workplace(str(folder), data, str(cache), "squash", "auroc_macro", 1, "cpu")
+place = Workplace(str(folder), data, ((28, str(cache)),), "squash", "auroc_macro", 1, "cpu")
 
 def leg(number, model, **rest):
     config = TrainConfig(task=Task("binary", ("Pneumonia",)), image_size=28, model=Chosen(*model), **rest)
