@@ -28,7 +28,8 @@ def main(argv: list[str] | None = None) -> int:
         study = Study.find(args.study, follow=True)
     except StudyError as mistake:
         return _refuse(f"{mistake}{_known_studies()}")
-    if args.explain is not None and not 0 <= args.explain < (count := len(study.trials())):
+    count = len(study.trials())
+    if args.explain is not None and not 0 <= args.explain < count:
         have = f"has trials 0 to {count - 1}" if count else "has no trial yet"
         return _refuse(f"{study.folder}: there is no trial {args.explain}; the study {have}")
     # The width of a pipe is unknown: wide enough for the ledger's sentences.

@@ -74,13 +74,13 @@ def _header(told: dict[str, Any], overview: Overview) -> Table:
 def _searched(told: dict[str, Any]) -> str:
     labels = told["task"]["labels"]
     what = f"{len(labels)} findings" if len(labels) > 1 else labels[0]
-    films = sum(count for part, count in told["films"].items() if part != "test")
+    films = sum(count for part, count in told["data"]["films"].items() if part != "test")
     extreme = {"maximize": "highest", "minimize": "lowest"}
     goals = " and ".join(f"{extreme[direction]} {metric}" for metric, direction in told["objectives"].items())
     sign = {"min": "at least", "max": "at most"}
     bounds = [f"{name} {sign[kind]} {limit:g}" for name, b in told["constraints"].items() for kind, limit in b.items()]
     within = f" with {' and '.join(bounds)}" if bounds else ""
-    data = f"{told['data']} at {told['image_size']} px, {films:,} films"
+    data = f"{told['data']['name']} at {told['data']['image_size']} px, {films:,} films"
     return f"{what} on {data}; {goals}{within}; searcher {told['searcher']}"
 
 
