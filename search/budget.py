@@ -25,7 +25,7 @@ class Budget:
     searched: int = 0
     seconds: float = 0.0
     _best: float | None = None
-    _since_best: int = 0
+    since_best: int = 0
     _seconds_of: dict[int, float] = field(default_factory=dict)
 
     @property
@@ -73,7 +73,7 @@ class Budget:
             return "gpu_hours"
         if section.target is not None and self._best is not None and self._gain(self._best, section.target) >= 0:
             return "target"
-        if section.plateau is not None and self._since_best >= section.plateau:
+        if section.plateau is not None and self.since_best >= section.plateau:
             return "plateau"
         return None
 
@@ -95,9 +95,9 @@ class Budget:
         if trial.outcome is not Outcome.FULL:
             return
         if eligible and trial.value is not None and (self._best is None or self._gain(trial.value, self._best) > 0):
-            self._best, self._since_best = trial.value, 0
+            self._best, self.since_best = trial.value, 0
         else:
-            self._since_best += 1
+            self.since_best += 1
 
     def forecast(self, in_flight: float) -> float | None:
         """Seconds of wall clock until the search ends, if nothing changes; None before anything was trained.

@@ -12,6 +12,7 @@ import plotly.io
 from markupsafe import Markup
 from optuna.trial import FrozenTrial, create_trial
 
+from search.account import Share
 from search.rungs import Rungs
 from search.study import Study
 from search.trial import Outcome, Trial
@@ -42,8 +43,10 @@ _STYLES = {
 
 
 def title(trial: Trial) -> str:
-    """A trial's number, with its recipe if it is a baseline and else with its architecture family."""
-    return f"{trial.number} (recipe {trial.baseline})" if trial.baseline else f"{trial.number} ({trial.flat['model']})"
+    """A trial's number, with its recipe if it is a baseline, the trial it repeats, or its architecture family."""
+    if trial.repeats is not None:
+        return f"{trial.number} (another seed of {trial.repeats})"
+    return f"{trial.number} (recipe {trial.baseline})" if trial.baseline else f"{trial.number} ({trial.family})"
 
 
 def standing(trial: Trial) -> str:
@@ -151,7 +154,7 @@ def history(trials: Sequence[Trial], best: Trial | None, metric: str, maximize: 
             },
             hovertemplate="%{text}<br>" + metric + " %{y:.4f}<extra></extra>",
         )
-    full = {trial.number: trial.value for trial in trials if trial.outcome is Outcome.FULL and trial.value is not None}
+    full = {trial.number: trial.value for trial in trials if trial.repeats is None and trial.value is not None}
     so_far = list(accumulate(full.values(), max if maximize else min))
     line = {"color": _BLUE, "width": 1.5, "shape": "hv", "dash": "dot"}
     figure.add_scatter(x=list(full), y=so_far, name="best so far", mode="lines", line=line, hoverinfo="skip")
@@ -189,17 +192,23 @@ def first_decision(trial: Trial, rungs: Rungs) -> float | None:
     return next((epoch.value for epoch in trial.epochs if epoch.epoch == first), None)
 
 
-def families(trials: Sequence[Trial], rungs: Rungs, metric: str) -> go.Figure:
-    """The objective by architecture family, at the first rung and in full."""
+def families(trials: Sequence[Trial], rungs: Rungs, metric: str, staged: bool) -> go.Figure:
+    """The objective by architecture family, at the first rung and in full.
+
+    staged: the first rung ends a stage on smaller or fewer films, which only searched trials go through.
+    """
     figure = _blank(380, "", metric)
     groups = {
-        "at the first rung": (_GREY, {trial.number: first_decision(trial, rungs) for trial in trials}),
+        "at the first rung": (
+            _GREY,
+            {trial.number: first_decision(trial, rungs) for trial in trials if trial.searched or not staged},
+        ),
         "trained in full": (_BLUE, {trial.number: trial.value for trial in trials if trial.outcome is Outcome.FULL}),
     }
     for name, (color, values) in groups.items():
         shown = [trial for trial in trials if values.get(trial.number) is not None]
         figure.add_box(
-            x=[trial.flat["model"] for trial in shown],
+            x=[trial.family for trial in shown],
             y=[values[trial.number] for trial in shown],
             text=[title(trial) for trial in shown],
             name=name,
@@ -215,9 +224,51 @@ def families(trials: Sequence[Trial], rungs: Rungs, metric: str) -> go.Figure:
     return figure.update_layout(boxmode="group", showlegend=True)
 
 
+def front(trials: Sequence[Trial], front: Sequence[Trial], best: Trial | None, metrics: Sequence[str]) -> go.Figure:
+    """Full trials by their first two objectives, with those that no other one beats in all objectives."""
+    figure = _blank(420, metrics[1], metrics[0])
+    on_front = {trial.number for trial in front}
+    beaten = [trial for trial in trials if trial.number not in on_front]
+    # In order of the second objective, so that the line runs along the front; of three, the front is no line.
+    along = sorted(front, key=lambda trial: trial.values[1])
+    groups = {
+        "beaten": (beaten, "markers", _STYLES["pruned"]),
+        "on the front": (along, "lines+markers" if len(metrics) == 2 else "markers", _STYLES["trained in full"]),
+        "winner": ([best] if best else [], "markers", _STYLES["best"]),
+    }
+    for name, (group, mode, style) in groups.items():
+        figure.add_scatter(
+            x=[trial.values[1] for trial in group],
+            y=[trial.values[0] for trial in group],
+            text=[title(trial) for trial in group],
+            name=name,
+            mode=mode,
+            line={"color": style.color, "width": 1, "dash": "dot"},
+            marker={"color": style.color, "symbol": style.symbol, "size": 8 + style.width},
+            hovertemplate=f"trial %{{text}}<br>{metrics[0]} %{{y:.4f}}<br>{metrics[1]} %{{x}}<extra></extra>",
+        )
+    costs = [trial.values[1] for trial in trials]
+    if min(costs) > 0 and max(costs) > 20 * min(costs):  # as parameters of networks are
+        figure.update_xaxes(type="log", dtick=1)
+    return figure.update_layout(showlegend=True)
+
+
+def shares(paid: Sequence[Share]) -> go.Figure:
+    """Device-hours by what became of the trials."""
+    figure = _blank(70 + 30 * len(paid), "device-hours", "")
+    figure.add_bar(
+        x=[share.hours for share in paid],
+        y=[share.fate for share in paid],
+        orientation="h",
+        marker_color=[_BLUE if share.fate.startswith("trained") else _GREY for share in paid],
+        hovertemplate="%{y}: %{x:.2f} device-hours<extra></extra>",
+    )
+    return figure.update_yaxes(autorange="reversed", showgrid=False).update_layout(margin_t=10)
+
+
 def early_study(study: Study, trials: Iterable[Trial], rungs: Rungs) -> optuna.Study:
     """An Optuna study in memory: of a study's trials, the searched ones with their objective at their first rung."""
-    reached = {trial.number: first_decision(trial, rungs) for trial in trials if not trial.baseline}
+    reached = {trial.number: first_decision(trial, rungs) for trial in trials if trial.searched}
     early = optuna.create_study(direction="maximize" if study.objective.maximize[0] else "minimize")
     for frozen in study.optuna_study().get_trials(deepcopy=False):
         if (value := reached.get(frozen.number)) is not None:

@@ -5,7 +5,6 @@ import re
 import shlex
 import sys
 from collections import Counter
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean
@@ -16,15 +15,20 @@ from markupsafe import Markup
 
 from cxr_core.html_page import write_html
 from search import figures
+from search.account import saved, shares, spreads
 from search.durations import format_duration
 from search.exit_codes import DONE, USAGE
+from search.fidelity import Fidelities
 from search.figures import progress, standing, title
-from search.space import Header, rungs_of
+from search.life import in_words
+from search.overview import Overview, failures, figure, ledger, values_of
 from search.study import Study, StudyError
 from search.trial import Outcome, Trial
 
 _METRICS = {"auroc_macro": "macro AUROC", "auprc_macro": "macro AUPRC"}
 """How a reader knows an objective, where its name in a space file is not it already."""
+_LOG = 1000
+"""Decisions that the page lists; `search.status` tells all of each trial."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -44,67 +48,84 @@ def main(argv: list[str] | None = None) -> int:
 def write_report(study: Study) -> Path:
     """Write `report.html` into a study's folder, from the study alone; a reader sees the old page or the new one."""
     path = study.folder / "report.html"
-    write_html(path, "search", "report.html.j2", _Report(study).content(), duration=format_duration)
+    write_html(path, "search", "report.html.j2", _Report(study).content(), duration=format_duration, figure=figure)
     return path
-
-
-@dataclass(frozen=True)
-class _Row:
-    """A trial in the leaderboard. One that was killed before it had a configuration has neither model nor progress."""
-
-    trial: Trial
-    model: str
-    progress: str
-    films_per_second: float | None
 
 
 class _Report:
     """What the page says, read from the study once, so that its parts agree while a search goes on."""
 
     def __init__(self, study: Study):
-        self.study, self.facts, self.everything = study, study.facts, study.trials()
-        self.header = Header.model_validate({k: v for k, v in self.facts["space"].items() if k != "space"})
-        self.metric = _METRICS.get(self.header.objective.metric, self.header.objective.metric)
-        self.rungs = rungs_of(self.header)
-        self.trials = [trial for trial in self.everything if trial.flat]
-        full = [trial for trial in self.trials if trial.outcome is Outcome.FULL]
-        self.full = sorted(full, key=lambda trial: (self._cost(trial), trial.number))
-        self.best = self.full[0] if self.full else None
+        self.study = study
+        self.overview = Overview(study)
+        self.facts, self.header, self.trials = self.overview.facts, self.overview.header, self.overview.trials
+        self.metrics = [_METRICS.get(metric, metric) for metric in study.objective.metrics]
+        self.metric = self.metrics[0]
+        self.rungs, self.best, self.front = self.overview.rungs, self.overview.winner, self.overview.front
+        self.full = sorted((trial for trial in self.trials if trial.outcome is Outcome.FULL), key=self._order)
+        self.violators = {trial.number: broken for trial in self.full if (broken := self._broken(trial))}
+        self.ranked = [t for t in self.full if t.repeats is None and t.number not in self.violators]
         self.early = figures.early_study(study, self.trials, self.rungs)
 
     def content(self) -> dict[str, Any]:
         """Everything the template asks for."""
+        log = ledger(self.trials)
         return {
             "study": self.study,
             "header": self.header,
             "facts": self.facts,
             "metric": self.metric,
+            "metrics": self.metrics,
             "best": self.best,
+            "front": self.front,
             "title": title,
             "standing": standing,
             "headline": self._headline(),
             "key_figures": self._key_figures(),
             "areas": self._areas(),
             "leaderboard": self._leaderboard(),
-            "figures": {name: figure and figures.draw(figure) for name, figure in self._figures().items()},
+            "violators": [(self.trials[number], broken) for number, broken in self.violators.items()],
+            "spreads": spreads(self.trials),
+            "failures": failures(self.trials),
+            "error": lambda number: f"trials/{number:05d}/error.txt",
+            "figures": {name: drawn and figures.draw(drawn) for name, drawn in self._figures().items()},
             "compared": len(self.early.trials),
-            "searched": sum(not trial.baseline for trial in self.trials),
-            "saved": self._saved(),
+            "searched": sum(trial.searched for trial in self.trials),
+            "stages": self._stages(),
+            "saved": saved(self.trials),
+            "shares": self._shares(),
+            "steps": Counter(decision.step.value for _, decision in log).most_common(),
+            "log": [(_date(d.at, seconds=True), trial, in_words(trial, d)) for trial, d in log[-_LOG:]],
             "parts": [part for part in ("train", "val", "test") if part in self.facts["films"]],
             "space": (self.study.folder / "space.yaml").read_text(encoding="utf-8"),
             "commands": self._commands(),
             "plotly_js": Markup(plotly.offline.get_plotlyjs()),
         }
 
-    def _cost(self, trial: Trial) -> float:
-        """The last objective, as something that is better when it is smaller; infinite before the first epoch."""
+    def _order(self, trial: Trial) -> tuple[Any, ...]:
+        """What sorts trials from the best to the worst by their last epoch; those without one come last."""
         if not trial.epochs:
-            return float("inf")
-        return -trial.epochs[-1].value if self.study.objective.maximize[0] else trial.epochs[-1].value
+            return (float("inf"), (), trial.number)
+        return (*self.study.objective.reached(trial.epochs[-1].metrics), trial.number)
+
+    def _broken(self, trial: Trial) -> list[str]:
+        return self.study.objective.broken(trial.epochs[-1].metrics)
 
     def _behind(self, trial: Trial) -> str:
         assert self.best
-        return f"{self._cost(trial) - self._cost(self.best):.4f} behind"
+        return f"{abs((trial.value or 0.0) - (self.best.value or 0.0)):.4f} behind"
+
+    def _shares(self) -> list[Any]:
+        return shares(self.trials, self.overview.budget.devices)
+
+    def _stages(self) -> list[str]:
+        """What each stage of a trial is trained on; empty where a trial is one training."""
+        asha, size = self.header.asha, self.header.data.image_size
+        fidelities = Fidelities(asha.fidelity, asha.rungs, size)
+        if fidelities.stages == 1:
+            return []
+        stages = [fidelities.stage(index, 1) for index in range(fidelities.stages)]
+        return [f"{stage.image_size} px, {stage.data_share:.0%} of the training patients" for stage in stages]
 
     # The first screen
 
@@ -113,28 +134,42 @@ class _Report:
         if not self.best:
             return self._nothing_found()
         one = f"trial {title(self.best)}, validation {self.metric} {self.best.value:.4f}."
-        said = [f"Best of {len(self.full)} full trials: {one}" if self.full[1:] else f"The only full trial: {one}"]
-        said += self._rivals()
+        count = len(self.ranked)
+        said = [f"Best of {count} full trials: {one}" if count > 1 else f"The only full trial: {one}"]
+        said += [*self._compromises(), *self._rivals()]
         sealed = "The test split has not been opened"
-        chosen = f"this value is the best of {len(self.full)} on the films it was chosen by, and is optimistic"
-        said.append(f"{sealed}: {chosen}." if self.full[1:] else f"{sealed}.")
+        chosen = f"this value is the best of {count} on the films it was chosen by, and is optimistic"
+        said.append(f"{sealed}: {chosen}." if count > 1 else f"{sealed}.")
         if pending := sum(trial.outcome is Outcome.OPEN for trial in self.trials):
+            said.append(f"Not ended: {pending} of {len(self.trials)} trials. The search is running, or can be resumed.")
+        return said
+
+    def _compromises(self) -> list[str]:
+        """How several objectives, and the constraints, bear on who wins."""
+        said = []
+        if len(self.metrics) > 1:
+            others = ", ".join(self.metrics[1:])
             said.append(
-                f"Not ended: {pending} of {len(self.everything)} trials. The search is running, or can be resumed."
+                f"It is best in {self.metric}, which names the winner; {len(self.front)} of {len(self.ranked)} trials "
+                f"are on the Pareto front with {others}, where no other trial is better in everything."
             )
+        if self.violators:
+            said.append(f"{len(self.violators)} of {len(self.full)} full trials violate a constraint and cannot win.")
         return said
 
     def _nothing_found(self) -> list[str]:
         said = ["No trial has been trained in full, so there is no winner."]
+        if self.violators:
+            said = [f"None of {len(self.full)} full trials keeps the constraints, so there is no winner."]
         if started := [trial for trial in self.trials if trial.epochs]:
-            furthest = max(started, key=lambda trial: (trial.epochs[-1].epoch / trial.schedule, -self._cost(trial)))
+            furthest = min(started, key=lambda trial: (-len(trial.epochs) / trial.schedule, self._order(trial)))
             value = f"validation {self.metric} {furthest.epochs[-1].value:.4f}"
             said.append(f"Furthest is trial {title(furthest)}: {progress(furthest)} epochs, {value}.")
         budget = self.header.budget
         more = ""
         if budget.time:
             more = f" --time {format_duration(2 * budget.time).replace(' ', '')}"
-        elif all(trial.outcome is not Outcome.OPEN for trial in self.everything):
+        elif all(trial.outcome is not Outcome.OPEN for trial in self.trials):
             more = f" --trials {2 * budget.trials}"
         return [*said, f"To go on: {self._resume}{more}"]
 
@@ -144,26 +179,26 @@ class _Report:
         said = []
         if self.best.baseline:
             said.append(f"A baseline wins: the search found nothing better than the recipe {self.best.baseline}.")
-        for second in self.full[1:2]:
+        for second in self.ranked[1:2]:
             said.append(
                 f"Second is trial {title(second)}, {self._behind(second)}; "
                 "only repeating both with other seeds can tell whether that is more than chance."
             )
-        others = [trial for trial in self.full[1:] if bool(trial.baseline) != bool(self.best.baseline)]
-        if others and others[0] is not self.full[1]:
+        others = [trial for trial in self.ranked[1:] if bool(trial.baseline) != bool(self.best.baseline)]
+        if others and others[0] is not self.ranked[1]:
             kind = "baseline" if others[0].baseline else "searched trial"
             said.append(f"The best {kind} is trial {title(others[0])}, {self._behind(others[0])}.")
         return said
 
     def _key_figures(self) -> list[tuple[str, str]]:
-        counts = Counter(standing(trial) for trial in self.everything)
+        counts = Counter(standing(trial) for trial in self.trials)
         films, patients = self.facts["films"], self.facts["patients"]
         seen = [part for part in films if part != "test"]
         last = max((epoch.at for trial in self.trials for epoch in trial.epochs), default=self.facts["created"])
         by_outcome = ", ".join(f"{count} {how}" for how, count in counts.most_common())
         whose = f"{sum(patients[part] for part in seen):,} patients, test films left out"
         return [
-            ("Trials", f"{len(self.everything)}: {by_outcome}"),
+            ("Trials", f"{len(self.trials)}: {by_outcome}"),
             ("Training time", f"{format_duration(sum(trial.seconds for trial in self.trials))} over all trials"),
             ("Films", f"{sum(films[part] for part in seen):,} of {whose}"),
             ("Begun", _date(self.facts["created"])),
@@ -183,11 +218,22 @@ class _Report:
         ]
         return sorted(areas, key=lambda row: -1.0 if row[1] is None else row[1], reverse=True)
 
-    def _leaderboard(self) -> list[_Row]:
+    def _leaderboard(self) -> list[dict[str, Any]]:
         """Full trials by their objective, then the others by the rungs they reached and the objective there."""
-        others = [trial for trial in self.everything if trial.outcome is not Outcome.FULL]
-        others.sort(key=lambda trial: (-self._rungs_reached(trial), self._cost(trial), trial.number))
-        return [_row(trial) for trial in (*self.full, *others)]
+        others = [trial for trial in self.trials if trial.outcome is not Outcome.FULL]
+        others.sort(key=lambda trial: (-self._rungs_reached(trial), self._order(trial)))
+        return [self._row(trial) for trial in (*self.full, *others)]
+
+    def _row(self, trial: Trial) -> dict[str, Any]:
+        return {
+            "trial": trial,
+            "values": [figure(value) for value in values_of(trial, self.study.objective.metrics).values()],
+            "from": trial.baseline or ("search" if trial.repeats is None else f"seed of {trial.repeats}"),
+            "progress": progress(trial),
+            "films_per_second": fmean(epoch.films_per_second for epoch in trial.epochs) if trial.epochs else None,
+            "violates": trial.number in self.violators,
+            "on_front": any(trial.number == other.number for other in self.front),
+        }
 
     def _rungs_reached(self, trial: Trial) -> int:
         """Rungs met so far; -1 before the first epoch."""
@@ -198,27 +244,19 @@ class _Report:
     def _figures(self) -> dict[str, Any]:
         """The figures that this study has something to show in; None for one that would be empty."""
         trained = any(trial.epochs for trial in self.trials)
+        trials, best, rungs, metric = self.trials, self.best, self.rungs, self.metric
+        maximize, staged = self.study.objective.maximize[0], bool(self._stages())
         return {
-            "areas": figures.label_areas(self._areas()) if self.best else None,
-            "losses": figures.losses(self.best) if self.best else None,
-            "curves": figures.learning_curves(self.trials, self.best, self.rungs, self.metric) if trained else None,
-            "history": figures.history(self.trials, self.best, self.metric, self.study.objective.maximize[0])
-            if trained
-            else None,
+            "areas": figures.label_areas(self._areas()) if best else None,
+            "losses": figures.losses(best) if best else None,
+            "curves": figures.learning_curves(trials, best, rungs, metric) if trained else None,
+            "history": figures.history(trials, best, metric, maximize) if trained else None,
             "importances": figures.importances(self.early),
-            "parallel": figures.parallel(self.early, self.metric),
-            "families": figures.families(self.trials, self.rungs, self.metric) if trained else None,
+            "parallel": figures.parallel(self.early, metric),
+            "families": figures.families(trials, rungs, metric, staged) if trained else None,
+            "front": figures.front(self.ranked, self.front, best, self.metrics) if self.front else None,
+            "shares": figures.shares(self._shares()) if trained else None,
         }
-
-    def _saved(self) -> dict[str, Any]:
-        """Epochs trained, and what the pruned trials would have cost in full, each at its own speed."""
-        left, seconds = 0, 0.0
-        for trial in self.trials:
-            if trial.outcome is Outcome.PRUNED and trial.epochs:
-                missing = trial.schedule - len(trial.epochs)
-                left += missing
-                seconds += missing * trial.seconds / len(trial.epochs)
-        return {"trained": sum(len(trial.epochs) for trial in self.trials), "left": left, "seconds": seconds}
 
     @property
     def _resume(self) -> str:
@@ -241,13 +279,9 @@ class _Report:
         ]
 
 
-def _row(trial: Trial) -> _Row:
-    speed = fmean(epoch.films_per_second for epoch in trial.epochs) if trial.epochs else None
-    return _Row(trial, str(trial.flat["model"]), progress(trial), speed) if trial.flat else _Row(trial, "", "", None)
-
-
-def _date(seconds: float) -> str:
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
+def _date(at: float, seconds: bool = False) -> str:
+    """In UTC: the page may be read anywhere."""
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M{':%S' if seconds else ''}} UTC"
 
 
 if __name__ == "__main__":

@@ -139,6 +139,7 @@ def _search(study: Study, legs: Legs, prepared: PreparedData, request: Request) 
     threading.Thread(target=measure_model, args=(Chosen("small_cnn"), 32, 1, 0.0), daemon=True).start()
     noted = time.monotonic()
     resources = Resources(request.concurrent, request.cpus, request.gpus, request.address)
+    study.note("session", {"at": time.time(), "slots": request.concurrent, "gpus": request.gpus})
     # Ray has a SIGTERM handler of its own: ours comes after it.
     with start_ray(resources), _drain_on_signal(legs), Progress(legs, study.name) as progress:
 

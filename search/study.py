@@ -96,6 +96,19 @@ class Study(Journal):
         finally:
             lock.release()
 
+    @staticmethod
+    def is_running(folder: Path) -> bool:
+        """Whether a driver has the study, found out by a shared lock of a moment that no other look can meet."""
+        folder = folder.resolve()
+        try:
+            with folder.with_name(f".{folder.name}.lock").open() as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
+
     def adopt(self, space: Space) -> list[tuple[str, Any, Any]]:
         """Go on with a space that has changed; returns what changed, as key, old and new value.
 

@@ -12,7 +12,7 @@ from search.report import main, write_report
 from search.rungs import RungPolicy, Rungs
 from search.space import Baseline
 from search.study import Study
-from search.trial import Outcome
+from search.trial import Outcome, Step
 from tests.search.conftest import SPACE, drawn, epoch_record
 
 RUNGS = Rungs(RungPolicy((0.1, 0.5), 3))
@@ -304,3 +304,126 @@ def test_a_study_that_does_not_exist_is_the_users_mistake(monkeypatch, tmp_path,
     monkeypatch.chdir(tmp_path)
     assert main(["nowhere"]) == USAGE
     assert "studies/nowhere: there is no study here" in capsys.readouterr().err
+
+
+TWO_GOALS = SPACE.replace(
+    "objective: {metric: auroc_macro, direction: maximize}", "objective: {metrics: [auroc_macro, log_loss]}"
+).replace("asha:", "searcher: {name: nsgaii}\nasha:")
+LIMITED = SPACE.replace("budget:", "constraints: {log_loss: {max: 0.5}}\nbudget:")
+
+
+def reach(study, space, auroc, loss):
+    """A full trial with these metrics at its end."""
+    trial = propose(study, space)
+    for epoch in range(1, trial.schedule + 1):
+        record = epoch_record(epoch, auroc)
+        study.record(trial.number, replace(record, metrics={"auroc_macro": auroc, "log_loss": loss}))
+    return study.finish(trial.number, Outcome.FULL)
+
+
+def test_with_several_objectives_the_front_is_named_and_the_first_objective_names_the_winner(make_space, make_study):
+    space = make_space(TWO_GOALS)
+    study = make_study(space)
+    for auroc, loss in ((0.8, 0.3), (0.9, 0.5), (0.8, 0.6)):
+        reach(study, space, auroc, loss)
+    page = Page(study)
+    assert "trial 1" in page.sections["winner"]
+    assert "2 of 3 trials are on the Pareto front with log_loss" in page.first_screen
+    assert "1 0.9000 0.5000" in page["front"]
+    assert page.column("log_loss") == ["0.5000", "0.3000", "0.6000"]
+    assert [", on the front" in outcome for outcome in page.column("outcome")] == [True, True, False]
+
+
+def test_the_front_is_drawn_through_the_trials_that_no_other_beats(make_space, make_study):
+    space = make_space(TWO_GOALS)
+    study = make_study(space)
+    full = [reach(study, space, auroc, loss) for auroc, loss in ((0.8, 0.3), (0.9, 0.5), (0.8, 0.6))]
+    drawn_front = figures.front(full, study.front(), study.winner(), ["AUROC", "loss"])
+    points = {trace.name: list(zip(trace.x, trace.y, strict=True)) for trace in drawn_front.data}
+    assert points == {"beaten": [(0.6, 0.8)], "on the front": [(0.3, 0.8), (0.5, 0.9)], "winner": [(0.5, 0.9)]}
+
+
+def test_one_objective_has_no_front(study, space):
+    train_in_full(study, propose(study, space), 0.8)
+    assert "front" not in Page(study).sections
+
+
+def test_a_trial_that_violates_a_constraint_cannot_win_and_is_told_how_it_does(make_space, make_study):
+    space = make_space(LIMITED)
+    study = make_study(space)
+    reach(study, space, 0.9, 0.6)
+    reach(study, space, 0.8, 0.4)
+    page = Page(study)
+    assert "The only full trial: trial 1" in page.first_screen
+    assert "1 of 2 full trials violate a constraint and cannot win." in page.first_screen
+    assert "log_loss 0.6 is above 0.5" in page["constraints"]
+    assert page.column("trial") == ["1", "0"]
+
+
+def test_where_no_full_trial_keeps_the_constraints_there_is_no_winner(make_space, make_study):
+    space = make_space(LIMITED)
+    study = make_study(space)
+    reach(study, space, 0.9, 0.6)
+    page = Page(study)
+    assert "None of 1 full trials keeps the constraints, so there is no winner." in page.first_screen
+    assert "winner" not in page.sections
+
+
+def test_other_seeds_of_a_configuration_show_its_spread_and_do_not_win(study, space):
+    first = train_in_full(study, propose(study, space), 0.8)
+    for seed, last in enumerate((0.82, 0.84), 1):
+        train_in_full(study, study.add(first.flat, seed, "another seed", repeats=first.number), last)
+    page = Page(study)
+    assert "The only full trial: trial 0" in page.first_screen
+    assert "3 of 3 0.8200 0.0200 0.8000 0.8400 0, 1, 2" in page["seeds"]
+    assert page.column("from") == ["seed of 0", "seed of 0", "search"]
+
+
+def test_stages_are_told_with_what_each_is_trained_on(make_space, make_study):
+    space = make_space(SPACE, "asha={rungs: [0.25, 0.5], fidelity: data_share}")
+    study = make_study(space)
+    trial = study.add(propose(study, space).flat, 0, "drawn", stages=3)
+    train(study, trial, *[0.6] * 12)
+    page = Page(study)
+    assert "28 px, 25% of the training patients; then 28 px, 50%" in page["curves"]
+    assert "12/30" in page.column("epochs")
+
+
+def test_training_time_is_told_by_what_became_of_the_trials(study, space):
+    study.note("session", {"at": 0.0, "slots": 1, "gpus": 0.5})
+    hour = 3600.0
+    for seconds, outcome in ((3 * hour, Outcome.FULL), (hour, Outcome.PRUNED), (0.0, Outcome.INFEASIBLE)):
+        trial = propose(study, space)
+        if seconds:
+            study.record(trial.number, epoch_record(1, 0.7, seconds))
+        study.finish(trial.number, outcome)
+    paid = Page(study)["paid"]
+    assert "trained in full, searched 1 1 1.50 75 %" in paid
+    assert "pruned 1 1 0.50 25 %" in paid
+    assert "infeasible 1 0 0.00 0 %" in paid
+
+
+def test_every_decision_stands_in_the_ledger_with_its_reason(study, space):
+    trial = propose(study, space)
+    study.decide(trial.number, Step.LAUNCHED, "starts", epoch=0)
+    train(study, trial, 0.6)
+    figures_of_it = {"rung": 0, "place": 3, "cohort": 4, "go_on": 1, "cutoff": 7, "epoch": 1}
+    why = "place 3 of 4 at 10%, where 1 go on"
+    study.decide(trial.number, Step.WAITS, why, value=0.6, cutoff_value=0.7, **figures_of_it)
+    said = Page(study)["decisions"]
+    assert "1 proposed, 1 launched, 1 waits." in said
+    assert f"waits: {why}; 0.6000 against 0.7000 of trial 7, the last that goes on" in said
+
+
+def test_failures_are_told_by_class_and_reason(study, space):
+    for epoch in (1, 2):
+        train(study, propose(study, space), outcome=Outcome.DIVERGED, reason=f"the loss became nan in epoch {epoch}")
+    train(study, propose(study, space), outcome=Outcome.ERROR, reason="KeyError: 'label'")
+    said = Page(study)["failures"]
+    assert "diverged 2 the loss became nan in epoch 1 0, 1" in said
+    assert "error 1 KeyError: 'label' 2 trials/00002/error.txt" in said
+
+
+def test_a_search_without_failures_says_so(study, space):
+    train_in_full(study, propose(study, space), 0.8)
+    assert "No trial has failed." in Page(study)["failures"]
