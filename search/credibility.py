@@ -40,4 +40,5 @@ class Credibility:
         metric = self.study.objective.metrics[0]
         samples = bootstrap(self._targets, scores, self._patients, (metric,), resamples=_RESAMPLES)[metric]
         gain = np.diff(macro_samples(samples), axis=1)[:, 0] * (-1 if self.study.objective.maximize[0] else 1)
-        return float(np.nanmean(gain >= 0))
+        defined = gain[~np.isnan(gain)]
+        return float((defined >= 0).mean()) if len(defined) else 0.0
