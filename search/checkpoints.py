@@ -19,17 +19,31 @@ class Checkpoints:
 
     def __init__(self, folder: Path, journal: Journal, best: int, quota: float | None = None):
         self.folder, self.journal, self.best, self.quota = folder, journal, best, quota
+        self._kept: list[Trial] | None = None
 
     def sweep(self, trial: Trial) -> None:
         """A trial has ended: drop what it, and those that it displaced, need no more."""
-        last = {trial.epochs[-1].checkpoint} if trial.outcome is Outcome.FULL else set()
-        self._drop(trial, keep=last)
+        if self._kept is None:
+            self._kept = self._left_by_earlier_sessions()
+        elif trial.outcome is Outcome.FULL:
+            self._kept.append(trial)
+        self._drop_all_but_last(trial)
         if trial.outcome is Outcome.FULL:
-            self._displace()
+            self._displace(self._kept)
 
-    def _displace(self) -> None:
+    def _left_by_earlier_sessions(self) -> list[Trial]:
+        """Full trials, after what a kill left over of ended ones is gone."""
+        ended = [trial for trial in self.journal.trials() if trial.outcome is not Outcome.OPEN]
+        for trial in ended:
+            self._drop_all_but_last(trial)
+        return [trial for trial in ended if trial.outcome is Outcome.FULL]
+
+    def _drop_all_but_last(self, trial: Trial) -> None:
+        self._drop(trial, keep={trial.epochs[-1].checkpoint} if trial.outcome is Outcome.FULL else set())
+
+    def _displace(self, full: list[Trial]) -> None:
         """Of the full trials, drop the checkpoints of those that are too many, then of those that are too large."""
-        ranked = self._ranked()
+        ranked = self._ranked(full)
         front = {trial.number for trial in self.journal.front()} if len(self.journal.objective.metrics) > 1 else set()
         kept = [t for place, t in enumerate(ranked) if place < self.best or t.baseline or t.number in front]
         while self.quota is not None and len(kept) > 1 and sum(map(self._size, kept)) > self.quota:
@@ -38,10 +52,10 @@ class Checkpoints:
         for trial in ranked:
             if trial.number not in staying:
                 self._drop(trial)
+        self._kept = kept  # who has been displaced never comes back
 
-    def _ranked(self) -> list[Trial]:
+    def _ranked(self, full: list[Trial]) -> list[Trial]:
         """Full trials from the best down, those outside the constraints last."""
-        full = [trial for trial in self.journal.trials() if trial.outcome is Outcome.FULL]
         return sorted(full, key=lambda t: (self.journal.objective.reached(t.epochs[-1].metrics), t.number))
 
     def _size(self, trial: Trial) -> int:

@@ -52,4 +52,5 @@ class Credibility:
         targets, patients = films[self.labels].to_numpy(float), films["patient"].to_numpy()
         samples = bootstrap(targets, scores, patients, (metric,), resamples=_RESAMPLES)[metric]
         gain = np.diff(macro_samples(samples), axis=1)[:, 0] * (-1 if self.study.objective.maximize[0] else 1)
-        return float(np.nanmean(gain >= 0))
+        defined = gain[~np.isnan(gain)]
+        return float((defined >= 0).mean()) if len(defined) else 0.0

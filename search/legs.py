@@ -18,12 +18,11 @@ from cxr_core.config import TrainConfig
 from cxr_core.models import Infeasible
 from cxr_core.registry import Scalar
 from search.budget import Budget
-from search.fidelity import Fidelities
 from search.journal import Journal
 from search.objectives import WORST
 from search.proposer import Proposer, complete
 from search.rungs import Standing
-from search.space import Space, rungs_of
+from search.space import Space, fidelities_of, rungs_of
 from search.trial import EpochRecord, Outcome, Step, Trial
 
 log = logging.getLogger(__name__)
@@ -82,8 +81,7 @@ class Legs:
         on_end: Callable[[Trial], None] = lambda trial: None,
     ):
         self.journal, self.space, self.seed, self.budget = journal, space, seed, budget
-        asha = space.header.asha
-        self.fidelities = Fidelities(asha.fidelity, asha.rungs, space.header.data.image_size)
+        self.fidelities = fidelities_of(space.header)
         self.rungs = rungs_of(space.header)
         self.proposer = proposer(journal, space, self.rungs, seed)
         self.live: set[int] = set()
@@ -93,40 +91,48 @@ class Legs:
         self._costs: dict[int, dict[str, float]] = {}
         self._interrupted: deque[int] = deque()
         self._baselines: set[str] = set()
-        self._exhausted = False
+        self._outside: list[int] = []
         self._replay()
 
     def _replay(self) -> None:
         """Rebuild the rungs, and find the trials that were in flight, from the study alone."""
         trials = list(self.journal.trials())
         undecided = [trial for trial in trials if self._follow_ledger(trial)]
+        for trial in trials:  # all of them before any is judged: a searcher's draws depend on their order
+            self.proposer.see(trial)
         for trial in sorted(trials, key=lambda trial: trial.epochs[-1].at if trial.epochs else 0.0):
             self.budget.end(trial, eligible=trial.repeats is None and not self._broken(trial))
         for trial in undecided:
-            if trial.epochs and trial.epochs[-1].epoch == trial.schedule:
+            if (last := trial.decisions[-1]).step is Step.ENDED:
+                outcome = Outcome(last.evidence["outcome"])
+                self._end(trial, outcome, "" if outcome is Outcome.FULL else last.why)
+            elif len(trial.epochs) == trial.schedule:
                 self._end(trial, Outcome.FULL)
             elif not trial.epochs or self._at_rungs(trial, trial.epochs[-1]):
                 self._interrupted.append(trial.number)
-        for trial in trials:
-            self.proposer.see(self.journal.trial(trial.number))
 
     def _follow_ledger(self, trial: Trial) -> bool:
         """Put a trial where the ledger says it stood; whether it was in flight, or its last epoch not judged."""
         self._enter(trial)
         self.budget.spend(trial.number, trial.seconds)
-        promoted = {d.evidence["rung"] for d in trial.decisions if d.step is Step.PROMOTED}
-        met = self._met(trial)
-        while (level := self.rungs.level(trial.number)) < len(met) and met[level] <= len(trial.epochs):
+        met, here = self._met(trial), len(trial.epochs)
+        # A trial that trained beyond a rung has passed it, even if an earlier policy had no rung there.
+        while (level := self.rungs.level(trial.number)) < len(met) and met[level] <= here:
             self._arrive(trial, level)
-            if level not in promoted:
+            if met[level] == here and (level, here) not in _judged(trial, Step.PROMOTED):
                 break
             self.rungs.promote(trial.number, level)
         if trial.outcome is not Outcome.OPEN:
             self.rungs.end(trial.number, in_full=trial.outcome is Outcome.FULL)
             return False
-        judged = {d.evidence["rung"] for d in trial.decisions if d.step is Step.WAITS}
+        if here == trial.schedule or trial.decisions[-1].step is Step.ENDED:
+            return True
+        if trial.searched and not self.space.allows(trial.flat):
+            self.rungs.end(trial.number, in_full=False)
+            self._outside.append(trial.number)
+            return False
         waits_at = self.rungs.waits_at(trial.number)
-        return waits_at is None or waits_at not in judged
+        return waits_at is None or (waits_at, here) not in _judged(trial, Step.WAITS)
 
     def _enter(self, trial: Trial) -> None:
         self.rungs.enter(trial.number, trial.family)
@@ -186,6 +192,8 @@ class Legs:
         """Why a trial cannot be trained, found out before a worker is used."""
         try:
             size = config.footprint()
+            if self.fidelities.stages > 1:  # what it costs in use, not on the smaller films of an earlier stage
+                size = self.space.config(trial.flat, trial.seed).footprint()
         except Infeasible as reason:
             return str(reason)
         costs = {"parameters": float(size.parameters), "gflops": size.flops / 1e9}
@@ -201,18 +209,13 @@ class Legs:
         On a short schedule two rungs may lie at one epoch: a promoted trial then waits at the next rung at once, and
         who may go on is asked again.
         """
-        while fitting := [(n, rung) for n, rung in candidates() if self._allowed(n, seconds)]:
+        while fitting := [(n, r) for n, r in candidates() if self.forecast(self.journal.trial(n)) <= seconds]:
             number, rung = fitting[0]
             trial = self.journal.trial(number)
             trial = self._go_on(trial, self.rungs.standing(number, rung), "its place is good enough by now")
             if self._at_rungs(trial, trial.epochs[-1]) and (leg := self._leg(trial)):
                 return leg
         return None
-
-    def _allowed(self, number: int, seconds: float) -> bool:
-        """Whether a waiting trial's training can be done in the time, and still is within the space."""
-        trial = self.journal.trial(number)
-        return self.forecast(trial) <= seconds and self.space.allows(trial.flat)
 
     def forecast(self, trial: Trial) -> float:
         """Seconds to the end of a trial's schedule, going by its epochs so far; 0 before the first."""
@@ -233,12 +236,7 @@ class Legs:
                 why = f"baseline {baseline.name}: runs first and in full"
                 if leg := self._begin(self._add(complete(baseline.flat), why, baseline=baseline.name)):
                     return leg
-        while self.budget.proposing and not self._exhausted:
-            draft = self.proposer.draft()
-            if draft is None:
-                self._exhausted = True
-                log.info("the whole space has been trained: the search ends before its budget does")
-                break
+        while self.budget.proposing and (draft := self.proposer.draft()):
             if leg := self._begin(self._add(**vars(draft))):
                 return leg
         return None
@@ -259,7 +257,11 @@ class Legs:
 
     def epoch_done(self, number: int, epoch: EpochRecord) -> bool:
         """Keep an epoch of a live trial; whether its leg goes on."""
-        trial = self.journal.record(number, self._with_costs(number, epoch))
+        epoch = self._with_costs(number, epoch)
+        if undefined := self.journal.objective.undefined(epoch.metrics):
+            self.failed(number, Outcome.DIVERGED, f"{undefined} has no finite value after epoch {epoch.epoch}")
+            return False
+        trial = self.journal.record(number, epoch)
         self.budget.spend(number, epoch.seconds)
         if epoch.epoch == trial.schedule:
             self._end(trial, Outcome.FULL)
@@ -390,7 +392,13 @@ class Legs:
         return self.journal.decide(trial.number, step, why, **evidence)
 
     def close(self) -> None:
-        """The search is over: trials that wait at a rung are pruned. Those cut by the end of the time stay open."""
+        """The search is over: trials that wait at a rung are pruned, and so are those that the space left out since.
+
+        Those cut by the end of the time stay open.
+        """
+        for number in self._outside:
+            self._end(self.journal.trial(number), Outcome.PRUNED, "its configuration lies outside the changed space")
+        self._outside.clear()
         for number, rung in self.rungs.waiting():
             progress = f"{self.rungs.fractions[rung]:.0%}"
             trial = self.journal.trial(number)
@@ -413,3 +421,8 @@ class Legs:
         if trial.number in self.live:
             return "running"
         return "waiting" if self.rungs.waits_at(trial.number) is not None else "interrupted"
+
+
+def _judged(trial: Trial, step: Step) -> set[tuple[int, int]]:
+    """Where a trial was judged so, as (rung, epoch): a policy that changed has its rungs elsewhere."""
+    return {(d.evidence["rung"], d.evidence["epoch"]) for d in trial.decisions if d.step is step}

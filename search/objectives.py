@@ -1,5 +1,6 @@
 """What a search improves: one metric or several, within constraints, and who is better than whom."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, NamedTuple
@@ -105,6 +106,10 @@ class Objective:
         """The costs that must be measured for it."""
         return tuple(name for name in COSTS if name in self.metrics or name in self.bounds)
 
+    def undefined(self, metrics: Mapping[str, float | None]) -> str:
+        """The objectives that these metrics lack, or that are not finite, separated by commas."""
+        return ", ".join(name for name in self.metrics if not _is_finite(metrics.get(name)))
+
     def values(self, metrics: Mapping[str, float | None]) -> tuple[float, ...]:
         """The objectives of a trial with these metrics; KeyError if one is missing."""
         return tuple(float(metrics[name]) for name in self.metrics)  # type: ignore[arg-type]
@@ -125,15 +130,19 @@ class Objective:
         return [f"{name} {_words(bound, metrics.get(name))}" for (name, bound), missed in names if missed > 0]
 
 
+def _is_finite(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
 def _missed(bound: Bound, value: float | None) -> float:
-    if value is None:
+    if value is None or not math.isfinite(value):
         return 1.0  # undefined: neither kept nor far off
     limit, gap = (bound.min, bound.min - value) if bound.min is not None else (bound.max, value - (bound.max or 0.0))
     return gap / (abs(limit or 0.0) or 1.0)
 
 
 def _words(bound: Bound, value: float | None) -> str:
-    if value is None:
+    if value is None or not math.isfinite(value):
         return "is undefined"
     return f"{value:.4g} is below {bound.min:g}" if bound.min is not None else f"{value:.4g} is above {bound.max:g}"
 
@@ -159,11 +168,13 @@ def ranked(reached: Mapping[int, Reached]) -> list[int]:
 
 def non_dominated(costs: np.ndarray) -> np.ndarray:
     """Which rows no other row dominates: is nowhere worse and somewhere better. costs: (N, M); returns (N,) bool."""
-    front = np.ones(len(costs), dtype=bool)
-    for index, row in enumerate(costs):
-        no_worse, better = (costs <= row).all(axis=1), (costs < row).any(axis=1)
-        front[index] = not (no_worse & better).any()
-    return front
+    left, at = np.lexsort(costs.T[::-1]), 0  # a row is dominated by none that comes after it
+    while at < len(left):
+        row = costs[left[at]]
+        kept = (costs[left] < row).any(axis=1) | (costs[left] == row).all(axis=1)
+        kept[: at + 1] = True
+        left, at = left[kept], at + 1
+    return np.isin(np.arange(len(costs)), left)
 
 
 def _crowding(costs: np.ndarray) -> np.ndarray:

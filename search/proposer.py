@@ -1,5 +1,6 @@
 """Chooses the next configuration: tells the searcher what is known, and sees to it that nothing is trained twice."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,8 @@ from search.proposals import Known, Proposal, propose
 from search.rungs import Rungs
 from search.space import Space
 from search.trial import Outcome, Trial
+
+log = logging.getLogger(__name__)
 
 _REDRAWS = 5
 """Draws after which a searcher that only repeats itself is taken to have seen the whole space, or to be settled."""
@@ -56,9 +59,11 @@ class Proposer:
         self._place: dict[int, int] = {}
         self._trial_of: dict[frozenset[tuple[str, Scalar]], int] = {}
         self._repeats: dict[int, int] = {}
+        self._exhausted = False
 
     def see(self, trial: Trial) -> None:
         """Take note of a trial that began or changed."""
+        self._exhausted = False
         self._trial_of.setdefault(_identity(trial.flat), trial.number)
         if trial.repeats is not None:
             self._repeats[trial.number] = trial.repeats
@@ -85,7 +90,19 @@ class Proposer:
         )
 
     def draft(self) -> Draft | None:
-        """The next configuration; None if all that the searcher comes up with was trained, and the best repeatedly."""
+        """The next configuration; None if all that the searcher comes up with was trained, and the best repeatedly.
+
+        Once there is none, there is none until a trial changes.
+        """
+        if self._exhausted:
+            return None
+        draft = self._draft()
+        if draft is None:
+            self._exhausted = True
+            log.info("the searcher proposes nothing that has not been trained")
+        return draft
+
+    def _draft(self) -> Draft | None:
         number = len(self.journal.trials())
         searcher = self.space.header.searcher
         for attempt in range(_REDRAWS):

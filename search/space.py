@@ -80,6 +80,12 @@ class AshaSection(Section):
             raise ValueError("rungs are rising fractions of a schedule, between 0 and 1")
         return rungs
 
+    @model_validator(mode="after")
+    def _brackets_share_a_schedule(self) -> "AshaSection":
+        if self.mode == "hyperband" and self.fidelity != "schedule":
+            raise ValueError(f"hyperband has `fidelity: schedule` only; with {self.fidelity}, take `mode: promote`")
+        return self
+
     @property
     def policy(self) -> RungPolicy:
         """The same, as `Rungs` takes it."""
@@ -118,9 +124,14 @@ class Header(Aim):
 
 def rungs_of(header: Header) -> Rungs:
     """The rungs of a search, without any trial yet."""
+    policy = replace(header.asha.policy, fractions=fidelities_of(header).fractions)
+    return Rungs(policy, several=len(header.objective.all) > 1)
+
+
+def fidelities_of(header: Header) -> Fidelities:
+    """The stages of a search's trials; where nobody is judged, there is one."""
     asha = header.asha
-    fractions = Fidelities(asha.fidelity, asha.rungs, header.data.image_size).fractions
-    return Rungs(replace(asha.policy, fractions=fractions), several=len(header.objective.all) > 1)
+    return Fidelities(asha.fidelity, () if asha.mode == "none" else asha.rungs, header.data.image_size)
 
 
 @dataclass(frozen=True)

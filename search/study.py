@@ -41,11 +41,11 @@ class Study(Journal):
         self.folder = folder
         if not (folder / "journal.log").exists():
             raise StudyError(f"{folder}: there is no study here")
-        storage = _open_storage(folder)
         try:
+            storage = _open_storage(folder)
             studies = storage.get_all_studies()
-        except (ValueError, KeyError) as fault:
-            raise StudyError(f"{folder / 'journal.log'} is damaged ({fault}); --resume mends a damaged end") from None
+        except (ValueError, LookupError, TypeError, AssertionError) as fault:
+            raise StudyError(_damage(folder / "journal.log", fault)) from None
         if not studies:
             raise StudyError(f"{folder}: the journal holds no study; start again with --fresh")
         self.name = studies[0].study_name
@@ -115,7 +115,7 @@ class Study(Journal):
         Raises StudyError if the task, the films or the objective differ: the trials so far would not be comparable.
         """
         before, now = self.facts["space"], space.tree
-        if differing := [key for key in _LASTING if before.get(key) != now.get(key)]:
+        if differing := [key for key in _lasting(before, now) if _at(before, key) != _at(now, key)]:
             raise StudyError(
                 f"{self.folder}: the space differs from the study's in {', '.join(differing)}, so its trials could not "
                 "be compared. Leave --space out to go on as before, or start another study with --study NAME"
@@ -150,8 +150,23 @@ class Study(Journal):
         return optuna.load_study(study_name=self.name, storage=self._storage)
 
 
-_LASTING = ("task", "data", "objective", "constraints")
-"""Keys of a space that hold for a study's life."""
+def _lasting(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Keys of a space that hold for a study's life: what one trial reached must mean the same for another."""
+    staged = any(_at(tree, "asha.fidelity") not in (None, "schedule") for tree in (before, now))
+    return [
+        "task",
+        "data",
+        "objective",
+        "constraints",
+        *(["asha.fidelity", "asha.rungs", "asha.mode"] if staged else []),
+    ]
+
+
+def _at(tree: Any, key: str) -> Any:
+    """The value at a dotted key, None if there is none."""
+    for name in key.split("."):
+        tree = tree.get(name) if isinstance(tree, dict) else None
+    return tree
 
 
 def _changes(before: Any, now: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -165,11 +180,26 @@ def _changes(before: Any, now: Any, key: str = "") -> Iterator[tuple[str, Any, A
 
 
 def _is_entry(line: bytes) -> bool:
-    """Whether a line of a journal is whole: an object and its newline."""
+    """Whether a line of a journal is whole: an operation and its newline."""
     try:
-        return line.endswith(b"\n") and isinstance(json.loads(line), dict)
+        entry = json.loads(line)
     except ValueError:
         return False
+    return line.endswith(b"\n") and isinstance(entry, dict) and "op_code" in entry
+
+
+def _damage(journal: Path, fault: Exception) -> str:
+    """Where a journal that does not open is damaged, and what to do."""
+    lines = journal.read_bytes().splitlines(keepends=True)
+    whole = [_is_entry(line) for line in lines]
+    if all(whole):
+        return f"{journal} is damaged: {type(fault).__name__}: {fault}; put back a copy of it, or start with --fresh"
+    first = whole.index(False)
+    if any(whole[first:]):
+        remedy = "entries after it depend on it, so put back a copy of the file, or start again with --fresh"
+    else:
+        remedy = "--resume cuts a damaged end, of which nothing had been acknowledged"
+    return f"{journal}:{first + 1}: damaged; {remedy}"
 
 
 def _open_storage(folder: Path) -> JournalStorage:

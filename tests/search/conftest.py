@@ -138,3 +138,15 @@ class Trainer:
                 if not legs.epoch_done(trial, epoch_record(running[trial], self.value(trial, running[trial]))):
                     del running[trial]
                     legs.leg_ended(trial)
+
+
+@pytest.fixture
+def search(make_space, make_study):
+    """A search on a new study, and its trainer."""
+
+    def make(*overrides, slots=2, value=quality, text=SPACE):
+        space = make_space(text, *overrides)
+        trainer = Trainer(slots, value)
+        return legs_on(make_study(space), space, trainer.clock, slots=slots), trainer
+
+    return make

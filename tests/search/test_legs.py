@@ -10,18 +10,6 @@ from search.trial import Outcome
 from tests.search.conftest import RECIPE, SPACE, Trainer, epoch_record, legs_on, quality
 
 
-@pytest.fixture
-def search(make_space, make_study):
-    """A search on a new study, and its trainer."""
-
-    def make(*overrides, slots=2, value=quality, text=SPACE):
-        space = make_space(text, *overrides)
-        trainer = Trainer(slots, value)
-        return legs_on(make_study(space), space, trainer.clock, slots=slots), trainer
-
-    return make
-
-
 def outcomes(study):
     return {trial.number: trial.outcome for trial in study.trials()}
 
