@@ -14,20 +14,11 @@ from search.curve_table import Curve, CurveTable, Neighbours
 from search.journal import Journal
 from search.legs import Leg, Legs
 from search.objectives import Objective
+from search.policies import Policy
 from search.proposals import Known, Proposal, propose
 from search.proposer import Proposer
-from search.space import AshaSection, BudgetSection, Header, SearcherSection, Space
+from search.space import BudgetSection, Header, Space
 from search.trial import EpochRecord, Outcome
-
-
-@dataclass(frozen=True)
-class Policy:
-    """What proposes, and who goes on; parallel: workers, as a multiple of those asked for."""
-
-    name: str
-    searcher: SearcherSection
-    asha: AshaSection
-    parallel: int = 1
 
 
 @dataclass(frozen=True)
@@ -105,8 +96,8 @@ def simulate(
 ) -> Trajectory:
     """One search of a table.
 
-    workers train at once. It ends when the table is used up, or when a training has reached the target and `until`
-    seconds have passed.
+    workers train at once. It ends when the table is used up, when its best training has been found, or when a training
+    has reached the target and `until` seconds have passed.
     """
     rows = _Rows(table, neighbours)
     space = _TableSpace(table, policy)
@@ -133,8 +124,8 @@ class _Replay:
 
     def run(self, until: float, target: float) -> Trajectory:
         self._hand_out()
-        found = False
-        while self.events and not (found and self.clock.now >= until):
+        found, best = False, self.table.best(0)
+        while self.events and not (found and (self.clock.now >= until or self.full[-1][1] == best)):
             self.clock.now, number = heapq.heappop(self.events)
             if not self._epoch(number):
                 self.legs.leg_ended(number)
