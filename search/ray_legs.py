@@ -270,6 +270,23 @@ def _bring_token() -> None:
         maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
 
 
+def _start_here(cores: int) -> None:
+    """Start Ray on this machine; a second attempt, as a busy machine does not always answer Ray within 30 seconds."""
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "include_dashboard": False}
+    for last in (False, True):
+        try:
+            ray.init(num_cpus=cores, object_store_memory=_OBJECT_STORE, **quiet)
+            return
+        except Exception as fault:  # Ray raises Exception itself
+            ray.shutdown()
+            if last:
+                raise PreflightError(
+                    f"Ray does not start on this machine: {fault}. Nothing is lost; look for what keeps the machine "
+                    "busy (`uptime`), and for Ray's own messages in /tmp/ray/session_latest/logs; then --resume"
+                ) from None
+            log.warning("Ray did not start in time (%s); trying once more", str(fault).splitlines()[0])
+
+
 @contextmanager
 def start_ray(resources: Resources) -> Iterator[None]:
     """Connect to a cluster, or start Ray on this machine with as many cores as the legs need; end it at the end.
@@ -279,7 +296,6 @@ def start_ray(resources: Resources) -> Iterator[None]:
     _check_memory_limit()
     if resources.address:
         _check_address(resources.address)
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "include_dashboard": False}
     if resources.address:
         _bring_token()
         try:
@@ -288,8 +304,7 @@ def start_ray(resources: Resources) -> Iterator[None]:
             raise PreflightError(f"--address {resources.address}: {fault}") from None
         _look_for_room(resources)
     else:
-        cores = max(len(os.sched_getaffinity(0)), int(resources.concurrent * resources.cpus))
-        ray.init(num_cpus=cores, object_store_memory=_OBJECT_STORE, **quiet)
+        _start_here(max(len(os.sched_getaffinity(0)), int(resources.concurrent * resources.cpus)))
     try:
         yield
     finally:

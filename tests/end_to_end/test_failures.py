@@ -4,6 +4,7 @@ import random
 import signal
 import subprocess
 import time
+from textwrap import indent
 
 import psutil
 import pytest
@@ -16,12 +17,13 @@ ONE_FAMILY = ["--set", "space.model={small_cnn: {width: {int: [4, 12], step: 4}}
 
 @pytest.fixture
 def sabotage(search):
-    """Runs a piece of code at the start of every process of a search; `once` in it is true the first time only."""
+    """Runs a piece of code at the start of every worker of a search; `once` in it is true the first time only."""
 
     def install(code):
         once = f"import os\ndef once(mark={str(search.folder / 'done')!r}):\n    try: os.mkdir(mark)\n"
         once += "    except FileExistsError: return False\n    return True\n"
-        (search.folder / "sitecustomize.py").write_text(once + code)
+        in_workers = "if b'default_worker.py' in open('/proc/self/cmdline', 'rb').read():\n"
+        (search.folder / "sitecustomize.py").write_text(once + in_workers + indent(code, "    "))
         search.env["PYTHONPATH"] += f":{search.folder}"
 
     return install
