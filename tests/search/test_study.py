@@ -203,15 +203,6 @@ def test_a_damaged_middle_is_told_with_its_line_and_what_to_do(written, damage):
     assert operations(journal) == lines  # nothing is cut that follows the damage
 
 
-def test_a_journal_that_lacks_a_trial_is_told(written):
-    folder, journal = written
-    lines = operations(journal)
-    lines.remove(next(line for line in lines if b'"distributions"' in line))
-    journal.write_bytes(b"".join(lines))
-    with pytest.raises(StudyError, match=r"journal\.log is damaged"):
-        Study(folder)
-
-
 def test_an_empty_journal_is_told(written):
     folder, journal = written
     journal.write_bytes(b"")
