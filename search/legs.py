@@ -342,6 +342,8 @@ class Legs:
         if trial.outcome is not Outcome.OPEN or self.rungs.waits_at(number) is not None:
             return
         self._interrupted.append(number)
+        if over := self.budget.over:
+            self.stop(over)
         if self.stopping:
             done = f"{len(trial.epochs)} of {trial.schedule} epochs are saved"
             self._note(trial, Step.PAUSED, f"the search stops ({self.stopping}); {done}", epoch=len(trial.epochs))

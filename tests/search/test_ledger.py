@@ -1,5 +1,6 @@
 """The ledger: every decision with its evidence, and a search that is killed anywhere ends as one that was not."""
 
+import itertools
 import random
 
 import pytest
@@ -50,7 +51,7 @@ def check_ledgers(study):
     for trial in study.trials():
         steps = [decision.step for decision in trial.decisions]
         assert steps[0] is Step.PROPOSED
-        for step, following in zip(steps, steps[1:], strict=False):
+        for step, following in itertools.pairwise(steps):
             assert following in MAY_FOLLOW[step], (trial.number, steps)
         assert (steps[-1] is Step.ENDED) == (trial.outcome is not Outcome.OPEN)
 

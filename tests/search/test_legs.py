@@ -7,7 +7,7 @@ from cxr_core.models import models
 from search.legs import Pause
 from search.study import Study
 from search.trial import Outcome
-from tests.search.conftest import RECIPE, SPACE, Trainer, epoch_record, legs_on, quality
+from tests.search.conftest import RECIPE, SPACE, epoch_record, legs_on, quality
 
 
 def outcomes(study):

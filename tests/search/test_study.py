@@ -129,6 +129,7 @@ def test_the_journal_opens_in_optuna_without_this_program(make_space, make_study
     assert loaded.trials[0].params
 
 
+<<<<<<< HEAD
 def test_an_entry_that_does_not_fit_on_the_disk_leaves_the_journal_as_it_was(make_study):
     """A file-size limit stands in for the full disk: the write fails in the middle of an entry."""
     study = make_study()
@@ -146,3 +147,98 @@ def test_an_entry_that_does_not_fit_on_the_disk_leaves_the_journal_as_it_was(mak
     assert (study.folder / "journal.log").read_bytes() == before
     study.note("short", 1)
     assert Study(study.folder).facts["short"] == 1
+=======
+# A damaged journal
+
+
+@pytest.fixture
+def written(make_space, make_study):
+    """The journal of a study with three trials, and what it says."""
+    study = make_study(make_space())
+    for number in range(3):
+        add(study, number)
+        study.record(number, epoch_record(1, 0.5))
+        study.finish(number, Outcome.FULL)
+    return study.folder, study.folder / "journal.log"
+
+
+def operations(journal):
+    return journal.read_bytes().splitlines(keepends=True)
+
+
+def test_a_journal_cut_at_any_byte_keeps_every_entry_that_was_whole(written):
+    folder, journal = written
+    whole = journal.read_bytes()
+    for cut in range(len(whole) - 300, len(whole)):
+        journal.write_bytes(whole[:cut])
+        Study.repair(folder)
+        kept = journal.read_bytes()
+        assert kept == whole[: whole.rfind(b"\n", 0, cut) + 1]  # an entry counts when its newline is written
+    Study(folder).note("works", True)
+    assert Study(folder).facts["works"]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"\0" * 4096,
+        b"\0\n\0\n",
+        b"garbage\n",
+        b'{"op_code":8\n',
+        b"[1, 2]\n{}\n",
+        b"\xff\xfe\x00{\n\n\n",
+        b'"text"',
+        b"5\n",
+    ],
+    ids=repr,
+)
+def test_a_damaged_end_is_cut_and_nothing_before_it_is_lost(written, damage):
+    folder, journal = written
+    whole = journal.read_bytes()
+    trials = Study(folder).trials()
+    journal.write_bytes(whole + damage)
+    Study.repair(folder)
+    assert journal.read_bytes() == whole
+    study = Study(folder)
+    assert study.trials() == trials
+    assert add(study, 3).number == 3
+    assert len(Study(folder).trials()) == 4
+
+
+def test_a_whole_journal_is_left_as_it_is(written):
+    folder, journal = written
+    whole = journal.read_bytes()
+    Study.repair(folder)
+    assert journal.read_bytes() == whole
+
+
+@pytest.mark.parametrize("damage", [b"garbage\n", b"\0\0\0\n", b"{}\n", b"5\n", b"\xff\xfe\n"], ids=repr)
+def test_a_damaged_middle_is_told_with_its_line_and_what_to_do(written, damage):
+    folder, journal = written
+    lines = operations(journal)
+    lines[14] = damage
+    journal.write_bytes(b"".join(lines))
+    Study.repair(folder)
+    with pytest.raises(StudyError, match=r"journal\.log:15: damaged; .* put back a copy of the file, or .* --fresh"):
+        Study(folder)
+    assert operations(journal) == lines  # nothing is cut that follows the damage
+
+
+def test_an_empty_journal_is_told(written):
+    folder, journal = written
+    journal.write_bytes(b"")
+    with pytest.raises(StudyError, match="the journal holds no study; start again with --fresh"):
+        Study(folder)
+
+
+def test_who_follows_a_study_is_not_disturbed_by_an_entry_that_is_being_written(written):
+    folder, journal = written
+    reader = Study(folder, follow=True)
+    whole = journal.read_bytes()
+    add(Study(folder), 3)
+    entry = journal.read_bytes()[len(whole) :]
+    journal.write_bytes(whole + entry[:20])
+    assert len(reader.trials()) == 3
+    journal.write_bytes(whole + entry)
+    assert len(reader.trials()) == 4
+>>>>>>> engine
