@@ -129,7 +129,6 @@ def test_the_journal_opens_in_optuna_without_this_program(make_space, make_study
     assert loaded.trials[0].params
 
 
-<<<<<<< HEAD
 def test_an_entry_that_does_not_fit_on_the_disk_leaves_the_journal_as_it_was(make_study):
     """A file-size limit stands in for the full disk: the write fails in the middle of an entry."""
     study = make_study()
@@ -147,7 +146,8 @@ def test_an_entry_that_does_not_fit_on_the_disk_leaves_the_journal_as_it_was(mak
     assert (study.folder / "journal.log").read_bytes() == before
     study.note("short", 1)
     assert Study(study.folder).facts["short"] == 1
-=======
+
+
 # A damaged journal
 
 
@@ -241,4 +241,3 @@ def test_who_follows_a_study_is_not_disturbed_by_an_entry_that_is_being_written(
     assert len(reader.trials()) == 3
     journal.write_bytes(whole + entry)
     assert len(reader.trials()) == 4
->>>>>>> engine
