@@ -2,9 +2,9 @@
 
     python benchmarks/simulation.py ../shared/data/curves/alexnet_imagenet.jsonl --write
 
-Ours are the classes of the search itself; the peer is Ray's own AsyncHyperBandScheduler in its default form (a rung each
-1, 4, 16, 64 epochs, the worse three quarters stopped) on the same trainings, in the same random order as our random
-search, with the same recorded times. --keep names a file of finished searches, so that a benchmark that was interrupted
+Ours are the classes of the search itself. The peer is Ray's own AsyncHyperBandScheduler in its default form (rungs at
+1, 4, 16 and 64 epochs, the worse three quarters stopped) on the same trainings, in the same random order as our random
+search, with the same recorded times. --keep names a file of finished searches, with which an interrupted benchmark
 goes on.
 """
 
@@ -81,7 +81,7 @@ def ray_asha(table: CurveTable, *, seed: int, workers: int) -> Trajectory:
         else:
             schedule(now, trial)
     seconds, values = zip(*full, strict=True) if full else ((), ())
-    return Trajectory(seconds, values, 0.0)
+    return Trajectory(seconds, values)
 
 
 def _random_order(count: int, seed: int) -> Iterator[int]:
@@ -107,7 +107,7 @@ def trajectories(args: argparse.Namespace, table: CurveTable) -> dict[str, list[
     if args.keep and args.keep.exists():
         for line in args.keep.read_text().splitlines():
             name, seed, seconds, values = json.loads(line)
-            found[name, seed] = Trajectory(tuple(seconds), tuple(values), 0.0)
+            found[name, seed] = Trajectory(tuple(seconds), tuple(values))
     wanted = [(name, seed) for seed in range(args.seeds) for name in MAIN]
     wanted += [(name, seed) for seed in range(args.part_seeds) for name in PARTS]
     missing = [task for task in wanted if task not in found]
