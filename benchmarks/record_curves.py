@@ -3,8 +3,8 @@
     python benchmarks/record_curves.py pneumoniamnist --data medmnist:../shared/data/pneumoniamnist.npz
     python benchmarks/record_curves.py nih_mini --data nih:../shared/data/nih_mini
 
-The search's own classes propose and judge (searcher `random`, mode `none`); one process trains, without Ray. Seconds are
-those that the processor spent on the epoch, not those of the clock: other programs of the machine do not count.
+The search's own classes propose and judge (searcher `random`, mode `none`); one process trains, without Ray. Seconds
+are those that the processor spent on the epoch, not those of the clock: other programs do not count.
 Written are benchmarks/tables/NAME.jsonl and, beside it, the space as NAME.yaml.
 """
 

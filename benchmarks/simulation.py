@@ -1,10 +1,10 @@
-"""Our search policy against random search and Ray Tune's ASHA, replayed on a table of real trainings.
+"""Our search policy against random search and Ray Tune's ASHA, replayed on tables of real trainings.
 
-    python benchmarks/simulation.py ../shared/data/curves/alexnet_imagenet.jsonl --write
+    python benchmarks/simulation.py ../shared/data/curves/alexnet_imagenet.jsonl benchmarks/tables/*.jsonl --write
 
-Ours are the classes of the search itself; the peer is Ray's own AsyncHyperBandScheduler in its default form (a rung each
-1, 4, 16, 64 epochs, the worse three quarters stopped) on the same trainings, in the same random order as our random
-search, with the same recorded times. --keep names a file of finished searches, so that a benchmark that was interrupted
+Ours are the classes of the search itself. The peer is Ray's own AsyncHyperBandScheduler in its default form (rungs at
+1, 4, 16 and 64 epochs, the worse three quarters stopped) on the same trainings, in the same random order as our random
+search, with the same recorded times. --keep names a file of finished searches, with which an interrupted benchmark
 goes on.
 """
 
@@ -24,10 +24,12 @@ from rounds import machine
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # run from a checkout, too
 
-from search.comparison import Row  # noqa: E402
+from search.comparison import TOP1, Comparison, Row  # noqa: E402
+from search.comparison_table import conclusion, speedup  # noqa: E402
 from search.curve_table import CurveTable, Neighbours, read_table  # noqa: E402
 from search.policies import RANDOM, TWICE, Policy, default_policy, read_policy  # noqa: E402
 from search.simulation import Trajectory, simulate  # noqa: E402
+from search.simulation_plot import draw  # noqa: E402
 
 PEER = "Ray ASHA, default"
 MAIN = [RANDOM.name, default_policy().name, PEER, TWICE.name]
@@ -81,7 +83,7 @@ def ray_asha(table: CurveTable, *, seed: int, workers: int) -> Trajectory:
         else:
             schedule(now, trial)
     seconds, values = zip(*full, strict=True) if full else ((), ())
-    return Trajectory(seconds, values, 0.0)
+    return Trajectory(seconds, values)
 
 
 def _random_order(count: int, seed: int) -> Iterator[int]:
@@ -103,11 +105,7 @@ def search(task: tuple[str, int], table: CurveTable, neighbours: Neighbours, wor
 
 def trajectories(args: argparse.Namespace, table: CurveTable) -> dict[str, list[Trajectory]]:
     """Of each policy, a search a seed; what `--keep` holds is not run again."""
-    found: dict[tuple[str, int], Trajectory] = {}
-    if args.keep and args.keep.exists():
-        for line in args.keep.read_text().splitlines():
-            name, seed, seconds, values = json.loads(line)
-            found[name, seed] = Trajectory(tuple(seconds), tuple(values), 0.0)
+    found = kept(args.keep, table.name)
     wanted = [(name, seed) for seed in range(args.seeds) for name in MAIN]
     wanted += [(name, seed) for seed in range(args.part_seeds) for name in PARTS]
     missing = [task for task in wanted if task not in found]
@@ -117,41 +115,68 @@ def trajectories(args: argparse.Namespace, table: CurveTable) -> dict[str, list[
             found[task] = trajectory
             if args.keep:
                 with args.keep.open("a") as file:
-                    print(json.dumps([*task, trajectory.seconds, trajectory.values]), file=file)
+                    print(json.dumps([table.name, *task, trajectory.seconds, trajectory.values]), file=file)
     return {name: [found[task] for task in wanted if task[0] == name] for name in dict(wanted)}
 
 
-def markdown(rows: list[Row], title: str) -> str:
-    lines = [f"| {title} | searches | top 1 % | top 2 % | missed top 1 % | missed top 2 % | regret at 5 / 10 / 25 |"]
-    lines.append("|---|---:|---:|---:|---:|---:|---:|")
-    for row in rows:
-        regret = " / ".join("none yet" if np.isinf(at.value) else f"{at.value:.4f}" for at in row.regret.values())
-        one, two = (f"{s.value:.2f} ({s.low:.2f}-{s.high:.2f})" for s in (row.top1_speedup, row.top2_speedup))
-        misses = f"{row.top1_missed:.1%} | {row.top2_missed:.1%}"
-        lines.append(f"| {row.policy} | {row.searches} | {one} | {two} | {misses} | {regret} |")
-    return "\n".join(lines)
+def kept(path: Path | None, table: str) -> dict[tuple[str, int], Trajectory]:
+    lines = path.read_text().splitlines() if path and path.exists() else []
+    rows = [json.loads(line) for line in lines]
+    return {(row[1], row[2]): Trajectory(tuple(row[3]), tuple(row[4])) for row in rows if row[0] == table}
+
+
+def section(comparison: Comparison, workers: int) -> str:
+    """One table's figures, in Markdown."""
+    table = comparison.table
+    diverged = sum(curve.diverged for curve in table.curves)
+    about = f"{len(table.curves)} trainings, {diverged} of them diverged, {workers} workers, metric {table.metric}"
+    head = ["policy", "searches", "median time to top 1 %", "top 1 %: times faster", "top 2 %: times faster"]
+    head += ["missed 1 %", "missed 2 %", "regret at 5", "at 10", "at 25"]
+    lines = [f"## {table.name}", "", f"{about}.", "", f"| {' | '.join(head)} |", "|---|" + "---:|" * (len(head) - 1)]
+    lines += [f"| {' | '.join(cells(row, comparison))} |" for row in comparison.rows()]
+    return "\n".join([*lines, "", conclusion(comparison), ""])
+
+
+def cells(row: Row, comparison: Comparison) -> list[str]:
+    time = float(np.median(comparison.times[TOP1][row.policy])) / comparison.table.mean_seconds
+    faster = [speedup(estimate) for estimate in (row.top1_speedup, row.top2_speedup)]
+    regret = ["no model yet" if np.isinf(at.value) else f"{at.value:.4f}" for at in row.regret.values()]
+    missed = [f"{share:.1%}" for share in (row.top1_missed, row.top2_missed)]
+    return [row.policy, str(row.searches), "never" if np.isinf(time) else f"{time:.1f}", *faster, *missed, *regret]
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("table", type=Path, help="table of learning curves (JSON lines)")
-    add("--metric")
+    add("tables", type=Path, nargs="+", help="tables of learning curves (JSON lines)")
     add("--seeds", type=int, default=200)
     add("--part-seeds", type=int, default=48, help="seeds of the policies that take our own apart")
     add("--workers", type=int, default=4)
     add("--processes", type=int, default=2)
     add("--keep", type=Path, metavar="FILE", help="finished searches (JSON lines)")
-    add("--write", action="store_true", help="write benchmarks/simulation.md and .png")
+    add("--write", action="store_true", help="write benchmarks/simulation.md, and simulation.png of the first table")
     return parser.parse_args()
+
+
+INTRODUCTION = """Times are in mean training times of the table. Times faster: ratio of the median times until a full
+training is among the best 1 % (2 %) of the table, to random search, with 95 % intervals (bootstrap over seeds); a
+search that never gets there counts as infinitely slow. Regret: what the best full training so far lacks of the best."""
 
 
 def main() -> None:
     args = parse()
-    about = machine("ray", "optuna", "numpy")
-    table = read_table(args.table, args.metric)
-    found = trajectories(args, table)
-    print(len(found), about)
+    about, comparisons = machine("ray", "optuna", "numpy"), []
+    for path in args.tables:
+        table = read_table(path)
+        comparisons.append(Comparison(table, trajectories(args, table)))
+    sections = [section(comparison, args.workers) for comparison in comparisons]
+    command = f"`python benchmarks/simulation.py {' '.join(sys.argv[1:])}`"
+    told = "\n".join(["# Simulated searches", "", command, "", about, "", INTRODUCTION, "", *sections])
+    print(told)
+    if args.write:
+        here = Path(__file__)
+        here.with_suffix(".md").write_text(told)
+        draw(comparisons[0], here.with_suffix(".png"))
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ class Comparison:
         maximize = self.table.maximize
         return {name: np.array([one.reaches(value, maximize) for one in some]) for name, some in found.items()}
 
-    def regret(self, trajectories: Sequence[Trajectory], at: Sequence[float]) -> np.ndarray:
+    def regret(self, trajectories: Sequence[Trajectory], at: Sequence[float] | np.ndarray) -> np.ndarray:
         """How far each search is behind the table's best, (searches, times); at: in mean training times."""
         seconds = np.array(at) * self.table.mean_seconds
         best, sign = self.table.best(0), 1.0 if self.table.maximize else -1.0

@@ -28,15 +28,18 @@ def comparison_table(comparison: Comparison, seeds: int, workers: int) -> Table:
     for row in comparison.rows():
         missed = f"{row.top1_missed:.1%} / {row.top2_missed:.1%}"
         regret = [_regret(row.regret[at]) for at in HORIZONS]
-        grid.add_row(row.policy, _speedup(row.top1_speedup), _speedup(row.top2_speedup), missed, *regret)
+        grid.add_row(row.policy, speedup(row.top1_speedup), speedup(row.top2_speedup), missed, *regret)
     return grid
 
 
-def _speedup(estimate: Estimate) -> str:
+def speedup(estimate: Estimate) -> str:
+    """Times faster, with its interval; 1 is the reference itself."""
     if math.isnan(estimate.value):
         return "undefined"
     if not estimate.value:
         return "never (median)"
+    if estimate.low == estimate.high == 1.0:
+        return "1"
     spread = f" ({estimate.low:.1f}-{estimate.high:.1f})" if estimate.low != estimate.high else ""
     return f"{estimate.value:.2f}{spread}"
 
@@ -67,10 +70,16 @@ def conclusion(comparison: Comparison) -> str:
     rivals = [name for name in fair if name != best]
     if rivals:
         second = max(rivals, key=lambda name: -math.inf if math.isnan(speedups[name].value) else speedups[name].value)
-        ahead = comparison.speedup(best, TOP1, over=second)
-        chance = "more than chance" if ahead.low > 1 else "within noise"
-        said += f" and {ahead.value:.1f} times as fast as {second} ({ahead.low:.1f}-{ahead.high:.1f}, {chance})"
+        said += f" and {_ahead(comparison.speedup(best, TOP1, over=second), second)}"
     return f"{said}; {_missed(comparison, best)}."
+
+
+def _ahead(ahead: Estimate, second: str) -> str:
+    if math.isinf(ahead.value):
+        return f"{second}, the next, mostly never gets there"
+    high = "..." if math.isinf(ahead.high) else f"{ahead.high:.1f}"
+    chance = "more than chance" if ahead.low > 1 else "within noise"
+    return f"{ahead.value:.1f} times as fast as {second} ({ahead.low:.1f}-{high}, {chance})"
 
 
 def _missed(comparison: Comparison, name: str) -> str:

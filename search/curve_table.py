@@ -147,7 +147,7 @@ def _row(path: Path, number: int, line: str) -> dict[str, Any]:
 
 def _first_metric(rows: Sequence[dict[str, Any]]) -> str:
     """The first column of the first curve that is no loss, or else the first."""
-    first = next((row["learning_curve"][0] for row in rows if row["learning_curve"]), {})
+    first: dict[str, Any] = next((row["learning_curve"][0] for row in rows if row["learning_curve"]), {})
     metrics = [key for key in first if key not in _NOT_METRICS]
     return next((key for key in metrics if not key.endswith("loss")), metrics[0] if metrics else "")
 

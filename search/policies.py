@@ -13,6 +13,7 @@ from search.searchers import searchers
 from search.space import AshaSection, SearcherSection, load_space
 
 _MODES: tuple[str, ...] = get_args(Mode)
+_SAID = "where MODE says who is pruned: " + ", ".join(_MODES)
 _KEYS = {"eta": "asha", "rungs": "asha", "cohort": "asha", "family_floor": "asha", "startup": "searcher"}
 """What may follow the colon, and the section of a space file where it is explained."""
 
@@ -44,16 +45,19 @@ def default_policy() -> Policy:
 
 
 def read_policy(text: str) -> Policy:
-    """A policy from `SEARCHER[+MODE][:KEY=VALUE,...]` or a space file's path. Raises PolicyError."""
+    """A policy from `SEARCHER+MODE[:KEY=VALUE,...]` or a space file's path. Raises PolicyError."""
     if text.endswith((".yaml", ".yml")):
         return _of_space(text)
     kind, _, settings = text.partition(":")
-    searcher, plus, mode = kind.partition("+")
+    searcher, _, mode = kind.partition("+")
     if searcher not in searchers:
         raise PolicyError(f"--policy {text}: there is no searcher {searcher!r}; {did_you_mean(searcher, searchers)}")
-    if plus and mode not in _MODES:
-        raise PolicyError(f"--policy {text}: there is no mode {mode!r}; {did_you_mean(mode, _MODES)}")
-    chosen: dict[str, dict[str, Any]] = {"searcher": {"name": searcher}, "asha": {"mode": mode} if mode else {}}
+    if mode not in _MODES:
+        fault = (
+            f"there is no mode {mode!r}; {did_you_mean(mode, _MODES)}" if mode else f"write {searcher}+MODE, {_SAID}"
+        )
+        raise PolicyError(f"--policy {text}: {fault}")
+    chosen: dict[str, dict[str, Any]] = {"searcher": {"name": searcher}, "asha": {"mode": mode}}
     for setting in filter(None, settings.split(",")):
         key, equals, value = setting.partition("=")
         if key not in _KEYS or not equals:
@@ -98,4 +102,4 @@ def _of_space(text: str) -> Policy:
             f"{text}: asha.confidence: cannot be replayed: it compares the scores of single films, which a table does "
             "not hold; leave it out"
         )
-    return Policy(Path(text).name, header.searcher, header.asha)
+    return Policy(text, header.searcher, header.asha)

@@ -23,11 +23,14 @@ from search.trial import EpochRecord, Outcome
 
 @dataclass(frozen=True)
 class Trajectory:
-    """The trainings that one simulated search did in full, as they ended: seconds, and the metric's last value."""
+    """The trainings that one simulated search did in full, as they ended: seconds, and the metric's last value.
+
+    epochs: of each training of the table, how many the search trained; the one in which it diverged is not counted.
+    """
 
     seconds: tuple[float, ...]
     values: tuple[float, ...]
-    trained: float
+    epochs: tuple[int, ...] = ()
 
     def reaches(self, value: float, maximize: bool) -> float:
         """Seconds until a full training is at least as good as a value; infinite if none is."""
@@ -137,7 +140,13 @@ class _Replay:
                     found |= value >= target if self.table.maximize else value <= target
             self._hand_out()
         seconds, values = zip(*self.full, strict=True) if self.full else ((), ())
-        return Trajectory(tuple(seconds), tuple(values), self.legs.budget.seconds)
+        return Trajectory(tuple(seconds), tuple(values), self._epochs())
+
+    def _epochs(self) -> tuple[int, ...]:
+        trained = dict.fromkeys(map(id, self.table.curves), 0)
+        for trial in self.legs.journal.trials():
+            trained[id(self.rows.curve_of[trial.number])] += len(trial.epochs)
+        return tuple(trained.values())
 
     def _hand_out(self) -> None:
         while self.free and isinstance(leg := self.legs.next_leg(), Leg):

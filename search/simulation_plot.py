@@ -13,7 +13,7 @@ _X = "wall clock, in mean training times"
 class _Bands:
     """Median and quartiles of each policy's regret over time.
 
-    at: in mean training times. lowest: where a regret of 0 is drawn.
+    at: in mean training times, shown up to `end`. lowest: where a regret of 0 is drawn.
     """
 
     def __init__(self, comparison: Comparison):
@@ -26,6 +26,9 @@ class _Bands:
         positive = np.concatenate([regret[np.isfinite(regret) & (regret > 0)] for regret in regrets.values()])
         self.lowest = float(positive.min()) / 2 if len(positive) else 1.0
         self.of = {name: self._quartiles(regret) for name, regret in regrets.items()}
+        # Nothing changes any more once three quarters of the searches of every policy have found the best.
+        unsettled = np.any([band[2] > self.lowest for band in self.of.values()], axis=0)
+        self.end = float(self.at[min(np.flatnonzero(unsettled).max(initial=0) + 20, len(self.at) - 1)])
         shown = np.concatenate([np.ravel(band[np.isfinite(band)]) for band in self.of.values()])
         self.highest = float(shown.max()) if len(shown) else 1.0
 
@@ -53,15 +56,15 @@ def _draw_png(bands: _Bands, path: Path) -> None:
         axes.fill_between(bands.at, low, top, color=color, alpha=0.12, step="post", linewidth=0)
     axes.set_yscale("log")
     axes.set_ylim(bands.lowest * 0.8, bands.highest * 1.3)
-    axes.set_xlim(0, bands.at[-1])
+    axes.set_xlim(0, bands.end)
     if bands.top1 > bands.lowest:
         axes.axhline(bands.top1, color="#333333", linewidth=1, linestyle=":")
-        axes.annotate("best 1 %", (bands.at[-1], bands.top1), (-4, 3), textcoords="offset points", ha="right")
+        axes.annotate("best 1 %", (bands.end, bands.top1), (-4, 3), textcoords="offset points", ha="right")
     axes.axhline(bands.lowest, color="#333333", linewidth=0.6)
-    axes.annotate("0: the best is found", (bands.at[-1], bands.lowest), (-4, 3), textcoords="offset points", ha="right")
+    axes.annotate("0: the best is found", (bands.end, bands.lowest), (-4, 3), textcoords="offset points", ha="right")
     axes.set(xlabel=_X, ylabel=bands.y, title=bands.title)
     axes.grid(alpha=0.25)
-    axes.legend(frameon=False, loc="lower left")
+    axes.legend(frameon=False, loc="upper right")
     figure.savefig(path, format="png", dpi=110)
 
 
@@ -73,16 +76,16 @@ def _draw_page(bands: _Bands, path: Path) -> None:
         top = np.where(np.isfinite(high), high, bands.highest)
         common = {"x": bands.at, "legendgroup": name, "hoverinfo": "skip", "showlegend": False}
         edge = {"width": 0, "shape": "hv"}
-        figure.add_scatter(y=np.where(np.isfinite(low), low, None), mode="lines", line=edge, **common)
+        figure.add_scatter(y=np.where(np.isfinite(low), low, np.nan), mode="lines", line=edge, **common)
         fill = {"fill": "tonexty", "fillcolor": color, "opacity": 0.12}
-        figure.add_scatter(y=np.where(np.isfinite(low), top, None), mode="lines", line=edge, **common, **fill)
-        y = np.where(np.isfinite(middle), middle, None)
+        figure.add_scatter(y=np.where(np.isfinite(low), top, np.nan), mode="lines", line=edge, **common, **fill)
+        y = np.where(np.isfinite(middle), middle, np.nan)
         line = {"color": color, "width": 2, "shape": "hv"}
         figure.add_scatter(x=bands.at, y=y, name=name, legendgroup=name, mode="lines", line=line)
     if bands.top1 > bands.lowest:
         figure.add_hline(bands.top1, line={"dash": "dot", "width": 1}, annotation_text="best 1 %")
     figure.add_hline(bands.lowest, line={"width": 1}, annotation_text="0: the best is found")
-    figure.update_yaxes(type="log", title=bands.y).update_xaxes(title=_X)
+    figure.update_yaxes(type="log", title=bands.y).update_xaxes(title=_X, range=[0, bands.end])
     figure.write_html(path, include_plotlyjs=True)
 
 
