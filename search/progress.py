@@ -140,7 +140,7 @@ class Progress:
 
 
 class Ended:
-    """What has ended, kept up to date by looking at what changed: a look at 10,000 trials takes a millisecond."""
+    """What has ended, kept up to date by looking at what changed: a look at 10,000 trials takes some 2 ms."""
 
     def __init__(self, legs: Legs):
         self.journal = legs.journal
