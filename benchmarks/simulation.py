@@ -32,7 +32,7 @@ from search.simulation import Trajectory, simulate  # noqa: E402
 from search.simulation_plot import draw  # noqa: E402
 
 PEER = "Ray ASHA, default"
-MAIN = [RANDOM.name, default_policy().name, PEER, TWICE.name]
+MAIN = [RANDOM.name, TWICE.name, default_policy().name, PEER]
 PARTS = ["random+promote", "tpe+none", "random+stop"]
 """Halves of our policy, and stopping in place of promotion: which part brings what."""
 
