@@ -28,6 +28,11 @@ def save_scores(path: Path, training: Training) -> None:
     partial.replace(path)
 
 
+def _by_image(path: Path) -> pd.DataFrame:
+    with np.load(path) as file:
+        return pd.DataFrame(file["scores"], index=file["images"])
+
+
 class Credibility:
     """Compares trials of a study by their validation scores at a rung."""
 
@@ -43,11 +48,11 @@ class Credibility:
         Each is a trial and the epoch whose scores count. 0 where the scores of one are gone: the plain rule holds.
         """
         try:
-            kept = [np.load(scores_path(self.study.folder, trial.number, epoch)) for trial, epoch in (one, other)]
+            kept = [_by_image(scores_path(self.study.folder, trial.number, epoch)) for trial, epoch in (one, other)]
         except FileNotFoundError:
             return 0.0
-        films = self._films.loc[kept[0]["images"]]
-        scores = np.stack([file["scores"] for file in kept]).astype(float)
+        films = self._films.loc[kept[0].index]
+        scores = np.stack([frame.loc[films.index].to_numpy(float) for frame in kept])
         metric = self.study.objective.metrics[0]
         targets, patients = films[self.labels].to_numpy(float), films["patient"].to_numpy()
         samples = bootstrap(targets, scores, patients, (metric,), resamples=_RESAMPLES)[metric]

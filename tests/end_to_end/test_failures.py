@@ -62,7 +62,8 @@ def test_a_worker_that_dies_in_mid_trial_costs_its_epoch_only(search, sabotage, 
 
 def test_a_trial_that_diverges_ends_with_its_reason_and_never_wins(search):
     code, _, err = search.run(
-        "--trials", "4", *ONE_FAMILY, "--set", "space.lr={choice: [0.001, 10.0]}", "--set", "space.clip=1000.0",
+        "--trials", "4", "--set", "space.model=two_conv", "--set", "space.lr={choice: [0.001, 10.0]}",
+        "--set", "space.clip=1000.0",
         "--set", "space.optimizer={sgd: {}}", "--set", "space.loss=bce", "--set", "searcher.name=random"
     )  # fmt: skip
     assert code == 0, err

@@ -32,7 +32,11 @@ def compared(make_space, tmp_path):
         noise = chance.normal(size=len(ill)) if noise is None else noise
         path = scores_path(study.folder, trial.number, epoch)
         path.parent.mkdir(parents=True)
-        np.save(path, (ill * separation + noise).astype(np.float32)[:, None])
+        scored = (ill * separation + noise).astype(np.float32)[:, None]
+        order = np.random.default_rng(trial.number).permutation(
+            len(films)
+        )  # a training's films lie in an order of its own cache
+        np.savez(path, images=films["image"].to_numpy(str)[order], scores=scored[order])
         return study.trial(trial.number), epoch
 
     return study, Credibility(study, ("Pneumonia",)), score, chance
@@ -72,7 +76,11 @@ def test_the_share_is_that_of_a_bootstrap_written_out(compared):
 
     study, credible, score, chance = compared
     (one, _), (other, _) = score(1.0), score(0.85)
-    scores = [np.load(scores_path(study.folder, trial.number, 1))[:, 0] for trial in (one, other)]
+    scores = []
+    for trial in (one, other):
+        kept = np.load(scores_path(study.folder, trial.number, 1))
+        by_film = dict(zip(kept["images"].tolist(), kept["scores"][:, 0].tolist(), strict=True))
+        scores.append(np.array([by_film[f"{film}.png"] for film in range(2 * PATIENTS)]))
     ill = (np.arange(2 * PATIENTS) // 2) % 3 == 0
     better = []
     for _ in range(500):
