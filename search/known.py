@@ -3,6 +3,8 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import compress, count
+from operator import is_not
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -80,7 +82,7 @@ class History:
     def update(self, history: Sequence[Known]) -> None:
         """Take over a history: what is new or another object at its place is converted."""
         old = self._known
-        changed = [i for i, (was, now) in enumerate(zip(old, history, strict=False)) if was is not now]
+        changed = list(compress(count(), map(is_not, old, history)))
         del self._entries[len(history) :]
         while len(self._rows) < len(history):
             self._rows = np.concatenate([self._rows, np.empty_like(self._rows)])
@@ -99,11 +101,12 @@ class History:
         ranked = np.flatnonzero(rows[:, 0] < OTHER)
         best = ranked[order(rows[ranked], limits.best)[: limits.best]]
         recent = ranked[len(ranked) - min(limits.recent, len(ranked)) :]
-        rest = np.setdiff1d(ranked, np.concatenate([best, recent]))
+        shown = rows[:, 0] == OTHER  # those in flight
+        shown[best] = shown[recent] = True
+        rest = ranked[~shown[ranked]]
         even = np.linspace(0, len(rest) - 1, min(limits.even, len(rest))).round().astype(int)
-        running = np.flatnonzero(rows[:, 0] == OTHER)
-        shown = np.unique(np.concatenate([best, recent, rest[even], running]))
-        return [entry for entry in (self._entries[i] for i in shown) if entry]
+        shown[rest[even]] = True
+        return [entry for entry in (self._entries[i] for i in np.flatnonzero(shown)) if entry]
 
     @property
     def finished(self) -> int:

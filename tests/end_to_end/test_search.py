@@ -223,16 +223,16 @@ def test_a_study_that_exists_is_not_overwritten(search):
 
 
 def test_every_trial_failing_in_the_same_way_stops_the_search_and_shows_why(search):
-    """A disk that takes no checkpoint, as an example: the folder of trials is no folder."""
+    """A folder that takes no checkpoint, as an example."""
     sabotage = search.folder / "sitecustomize.py"
     sabotage.write_text(
-        "import torch\ndef full(*args, **options): raise OSError(28, 'No space left on device')\ntorch.save = full\n"
+        "import torch\ndef full(*args, **options): raise PermissionError(13, 'Permission denied')\ntorch.save = full\n"
     )
     search.env["PYTHONPATH"] += f":{search.folder}"
     code, _, err = search.run()
     assert code == 4
-    assert "the first trials all failed in the same way: OSError" in err
-    assert "No space left on device" in err
+    assert "the first trials all failed in the same way: PermissionError" in err
+    assert "Permission denied" in err
     assert len(search.study.trials()) <= 5
 
 
