@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from search.study import Outcome
+from search.trial import Outcome
 from tests.end_to_end.conftest import REPOSITORY, finish
 from tests.end_to_end.ray_nodes import RayNodes
 
