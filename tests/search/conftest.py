@@ -70,11 +70,11 @@ def make_study(tmp_path, make_space):
     return make
 
 
-def legs_on(journal, space, clock=lambda: 0.0, seconds_used=0.0, slots=1, **options):
+def legs_on(journal, space, clock=lambda: 0.0, seconds_used=0.0, slots=1, seed=0, **options):
     """A search on a journal, as a session makes one."""
     budget = Budget(space.header.budget, space.objective.maximize[0], slots=slots, clock=clock)
     budget.began = clock() - seconds_used
-    return Legs(journal, space, 0, budget, **options)
+    return Legs(journal, space, seed, budget, **options)
 
 
 def drawn(study, space, seed=0):

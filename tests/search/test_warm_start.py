@@ -70,24 +70,26 @@ def of_its_learning_rate(legs):
     return value
 
 
-def searched(study, space, prior, trials):
-    legs = legs_on(study, space, proposer=partial(Proposer, prior=prior))
+def searched(study, space, prior, trials, seed=0):
+    legs = legs_on(study, space, proposer=partial(Proposer, prior=prior), seed=seed)
     Trainer(1, of_its_learning_rate(legs)).run(legs)
     return [abs(np.log10(trial.flat["lr"] / 1e-3)) for trial in study.trials()[:trials]]
 
 
 def test_a_study_of_other_films_and_another_space_makes_the_first_trials_better(make_space, make_study):
-    """What was best on other films is tried early; decades from the best learning rate, medians of 10 trials."""
-    space = make_space(SPACE.replace("float: [1e-4, 1e-2]", "float: [1e-5, 1e-1]"), "budget.trials=40")
-    narrower = space.domains  # the earlier study's own space is another: it lacks the dropout
+    """What was best on other films is tried early: decades from the best learning rate, means of 10 trials, 6 seeds.
+
+    Each trial's distance is spread over 0 to 2 decades with a deviation of about .6, so a mean of 60 has one of .08.
+    """
+    space = make_space(SPACE.replace("float: [1e-4, 1e-2]", "float: [1e-5, 1e-1]"), "budget.trials=10")
+    # the earlier study's own space is another: it lacks the dropout
     first = make_study(make_space(SPACE.replace("  dropout: {float: [0.0, 0.5]}\n", ""), "budget.trials=40"))
     before = make_space(SPACE.replace("  dropout: {float: [0.0, 0.5]}\n", ""), "budget.trials=40")
     searched(first, before, [], 40)
     prior = read_earlier(str(first.folder), ["auroc_macro"])
-    warm, cold = make_study(space), make_study(space)
-    assert narrower
-    with_prior, without = searched(warm, space, prior, 10), searched(cold, space, [], 10)
-    assert np.median(with_prior) < np.median(without)
+    with_prior = [searched(make_study(space), space, prior, 10, seed) for seed in range(6)]
+    without = [searched(make_study(space), space, [], 10, seed) for seed in range(6)]
+    assert np.mean(with_prior) < np.mean(without)
 
 
 def test_a_new_study_keeps_what_it_was_told_so_that_the_earlier_one_may_go(make_space, make_study, earlier, tmp_path):
