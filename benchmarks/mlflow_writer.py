@@ -119,9 +119,9 @@ def lags(kind: str, folder: Path, seconds: int) -> list[float]:
     """Seconds that each epoch took from the journal to MLflow."""
     with place(kind, folder) as (uri, database):
         study = make_study(folder, uri)
-        command = [sys.executable, "-m", "search.mlflow_sync", str(study.folder), "--follow"]
+        command = [sys.executable, "-m", "search.mlflow_writer", str(study.folder)]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        writer = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment)
+        writer = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
         seen: dict[tuple[int, int], float] = {}
         over = threading.Event()
         reader = threading.Thread(target=_watch, args=(database, seen, over))

@@ -5,7 +5,6 @@ or a lost node interrupted all go through `next_leg`. Every decision is entered 
 after a crash, the ledger is followed.
 """
 
-import dataclasses
 import logging
 from collections import Counter, deque
 from collections.abc import Callable
@@ -15,11 +14,11 @@ from functools import partial
 from typing import Any
 
 from cxr_core.config import TrainConfig
-from cxr_core.models import Infeasible
 from cxr_core.registry import Scalar
+from search import ledger
 from search.budget import Budget
+from search.costs import Costs
 from search.journal import Journal
-from search.objectives import WORST
 from search.proposer import Proposer, complete
 from search.rungs import Standing
 from search.space import Space, fidelities_of, rungs_of
@@ -88,51 +87,41 @@ class Legs:
         self.stopping: str | None = None
         self.mistake: str | None = None
         self._compare, self._on_end = compare, on_end
-        self._costs: dict[int, dict[str, float]] = {}
+        self._costs = Costs(journal.objective, space)
         self._interrupted: deque[int] = deque()
         self._baselines: set[str] = set()
         self._outside: list[int] = []
         self._replay()
 
     def _replay(self) -> None:
-        """Rebuild the rungs, and find the trials that were in flight, from the study alone."""
-        trials = list(self.journal.trials())
-        undecided = [trial for trial in trials if self._follow_ledger(trial)]
+        """Stand where the study's ledger ends, and find the trials that were in flight, from the study alone."""
+        trials, objective = list(self.journal.trials()), self.journal.objective
+        for trial in trials:
+            self._enter(trial)
+            self.budget.spend(trial.number, trial.seconds)
+            ledger.follow(trial, self.rungs, objective)
+        undecided = [trial for trial in trials if ledger.is_undecided(trial, self.rungs)]
+        for trial in trials:
+            if trial.searched and ledger.may_go_on(trial) and not self.space.allows(trial.flat):
+                self.rungs.end(trial.number, in_full=False)
+                self._outside.append(trial.number)
         for trial in trials:  # all of them before any is judged: a searcher's draws depend on their order
             self.proposer.see(trial)
         for trial in sorted(trials, key=lambda trial: trial.epochs[-1].at if trial.epochs else 0.0):
             self.budget.end(trial, eligible=trial.repeats is None and not self._broken(trial))
         for trial in undecided:
-            if (last := trial.decisions[-1]).step is Step.ENDED:
-                outcome = Outcome(last.evidence["outcome"])
-                self._end(trial, outcome, "" if outcome is Outcome.FULL else last.why)
-            elif len(trial.epochs) == trial.schedule:
-                self._end(trial, Outcome.FULL)
-            elif not trial.epochs or self._at_rungs(trial, trial.epochs[-1]):
-                self._interrupted.append(trial.number)
+            if trial.number not in self._outside:
+                self._take_up(trial)
 
-    def _follow_ledger(self, trial: Trial) -> bool:
-        """Put a trial where the ledger says it stood; whether it was in flight, or its last epoch not judged."""
-        self._enter(trial)
-        self.budget.spend(trial.number, trial.seconds)
-        met, here = self._met(trial), len(trial.epochs)
-        # A trial that trained beyond a rung has passed it, even if an earlier policy had no rung there.
-        while (level := self.rungs.level(trial.number)) < len(met) and met[level] <= here:
-            self._arrive(trial, level)
-            if met[level] == here and (level, here) not in _judged(trial, Step.PROMOTED):
-                break
-            self.rungs.promote(trial.number, level)
-        if trial.outcome is not Outcome.OPEN:
-            self.rungs.end(trial.number, in_full=trial.outcome is Outcome.FULL)
-            return False
-        if here == trial.schedule or trial.decisions[-1].step is Step.ENDED:
-            return True
-        if trial.searched and not self.space.allows(trial.flat):
-            self.rungs.end(trial.number, in_full=False)
-            self._outside.append(trial.number)
-            return False
-        waits_at = self.rungs.waits_at(trial.number)
-        return waits_at is None or (waits_at, here) not in _judged(trial, Step.WAITS)
+    def _take_up(self, trial: Trial) -> None:
+        """Go on with a trial where a crash left it."""
+        if (last := trial.decisions[-1]).step is Step.ENDED:
+            outcome = Outcome(last.evidence["outcome"])
+            self._end(trial, outcome, "" if outcome is Outcome.FULL else last.why)
+        elif len(trial.epochs) == trial.schedule:
+            self._end(trial, Outcome.FULL)
+        elif not trial.epochs or self._at_rungs(trial, trial.epochs[-1]):
+            self._interrupted.append(trial.number)
 
     def _enter(self, trial: Trial) -> None:
         self.rungs.enter(trial.number, trial.family)
@@ -141,8 +130,7 @@ class Legs:
             self._baselines.add(trial.baseline)
 
     def _met(self, trial: Trial) -> tuple[int, ...]:
-        """The epochs at which a trial meets the rungs; baselines and repeats meet none, so they block no promotion."""
-        return self.rungs.epochs(trial.schedule) if trial.searched else ()
+        return ledger.rung_epochs(trial, self.rungs)
 
     @property
     def interrupted(self) -> tuple[int, ...]:
@@ -177,7 +165,7 @@ class Legs:
         """A trial's next leg, unless its network cannot be built for the films or costs more than it may."""
         stage = self.fidelities.stage(len(trial.epochs), trial.stage_schedule, in_full=trial.stages == 1)
         config = self.space.config(trial.flat, trial.seed, stage.image_size)
-        if reason := self._infeasible(trial, config):
+        if reason := self._costs.infeasible(trial, config):
             self._end(trial, Outcome.INFEASIBLE, reason)
             return None
         begins = f"goes on at epoch {len(trial.epochs)}" if trial.epochs else "starts"
@@ -187,21 +175,6 @@ class Legs:
         checkpoint = trial.epochs[-1].checkpoint if len(trial.epochs) > stage.before else None
         scored = self._met(trial) if self._compare else ()
         return Leg(trial.number, config, checkpoint, stage.before, stage.data_share, scored)
-
-    def _infeasible(self, trial: Trial, config: TrainConfig) -> str | None:
-        """Why a trial cannot be trained, found out before a worker is used."""
-        try:
-            size = config.footprint()
-            if self.fidelities.stages > 1:  # what it costs in use, not on the smaller films of an earlier stage
-                size = self.space.config(trial.flat, trial.seed).footprint()
-        except Infeasible as reason:
-            return str(reason)
-        costs = {"parameters": float(size.parameters), "gflops": size.flops / 1e9}
-        objective = self.journal.objective
-        self._costs[trial.number] = {name: value for name, value in costs.items() if name in objective.costs}
-        bounds = {name: bound for name, bound in objective.bounds.items() if name in costs}
-        broken = dataclasses.replace(objective, bounds=bounds).broken(costs)
-        return "; ".join(broken) if broken and trial.searched else None
 
     def _promote(self, candidates: Callable[[], list[tuple[int, int]]], seconds: float) -> Leg | None:
         """The first of some waiting trials whose training can be done in the time goes on.
@@ -257,7 +230,7 @@ class Legs:
 
     def epoch_done(self, number: int, epoch: EpochRecord) -> bool:
         """Keep an epoch of a live trial; whether its leg goes on."""
-        epoch = self._with_costs(number, epoch)
+        epoch = self._costs.added(number, epoch)
         if undefined := self.journal.objective.undefined(epoch.metrics):
             self.failed(number, Outcome.DIVERGED, f"{undefined} has no finite value after epoch {epoch.epoch}")
             return False
@@ -268,14 +241,6 @@ class Legs:
             return False
         goes_on = self._at_rungs(trial, trial.epochs[-1]) and not self.stopping and not self.budget.over
         return goes_on and epoch.epoch % trial.stage_schedule != 0
-
-    def _with_costs(self, number: int, epoch: EpochRecord) -> EpochRecord:
-        """An epoch with all that the objectives and constraints ask for."""
-        metrics = {**epoch.metrics, **self._costs.get(number, {})}
-        defined = [value for value in epoch.auroc.values() if value is not None]
-        if WORST in (*self.journal.objective.metrics, *self.journal.objective.bounds):
-            metrics[WORST] = min(defined) if defined else None
-        return dataclasses.replace(epoch, metrics=metrics) if metrics != epoch.metrics else epoch
 
     def _at_rungs(self, trial: Trial, epoch: EpochRecord) -> bool:
         """Judge a trial at each rung that lies at this epoch; whether it goes on."""
@@ -423,8 +388,3 @@ class Legs:
         if trial.number in self.live:
             return "running"
         return "waiting" if self.rungs.waits_at(trial.number) is not None else "interrupted"
-
-
-def _judged(trial: Trial, step: Step) -> set[tuple[int, int]]:
-    """Where a trial was judged so, as (rung, epoch): a policy that changed has its rungs elsewhere."""
-    return {(d.evidence["rung"], d.evidence["epoch"]) for d in trial.decisions if d.step is step}

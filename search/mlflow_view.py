@@ -7,7 +7,7 @@ can be rebuilt at any time from the study alone. The study's journal is the spoo
 import logging
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -119,14 +119,19 @@ class MlflowView:
         run = self.client.create_run(self.experiment, started, tags, self.study.name)
         return _Run(run.info.run_id, tags=tags)
 
-    def sync(self) -> int:
+    def sync(self, sign: Callable[[], None] | None = None) -> int:
         """Log whatever the study has and MLflow lacks; returns how many epochs that were. Raises what MLflow raises.
 
-        A view is of no use after that: what of a request has arrived, only a new one finds out.
+        A view is of no use after that: what of a request has arrived, only a new one finds out. sign: called after
+        each trial.
         """
         self.facts = self.study.facts
         changed = self._tally.changed(self.study.trials())
-        logged = sum(self._sync_trial(trial) for trial in changed)
+        logged = 0
+        for trial in changed:
+            logged += self._sync_trial(trial)
+            if sign:
+                sign()
         self._sync_parent(self._tally.take(changed))
         return logged
 

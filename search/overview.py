@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from search import ledger
 from search.budget import Budget
 from search.objectives import Objective, direction
 from search.rungs import Rungs
@@ -102,7 +103,7 @@ class Overview:
 
     def log(self, last: int) -> list[tuple[Trial, Decision]]:
         """The last decisions of the ledger, oldest first."""
-        everything = ledger(self.trials)
+        everything = ledger.history(self.trials)
         return everything[max(0, len(everything) - last) :]
 
     def leader(self, besides: int | None = None) -> Trial | None:
@@ -134,19 +135,10 @@ def _state(study: Study, trials: Sequence[Trial]) -> State:
 
 
 def _rungs(header: Header, objective: Objective, trials: Iterable[Trial]) -> Rungs:
-    """The rungs as the ledger tells them, as `Legs` rebuilds them, but without judging anyone."""
     rungs = rungs_of(header)
     for trial in trials:
         rungs.enter(trial.number, trial.family)
-        met = rungs.epochs(trial.schedule) if trial.searched else ()
-        promoted = {decision.evidence["rung"] for decision in trial.decisions if decision.step is Step.PROMOTED}
-        while (level := rungs.level(trial.number)) < len(met) and met[level] <= len(trial.epochs):
-            rungs.record(trial.number, level, objective.reached(trial.epochs[met[level] - 1].metrics))
-            if level not in promoted:
-                break
-            rungs.promote(trial.number, level)
-        if trial.outcome is not Outcome.OPEN:
-            rungs.end(trial.number, in_full=trial.outcome is Outcome.FULL)
+        ledger.follow(trial, rungs, objective)
     return rungs
 
 
@@ -162,11 +154,6 @@ def _budget(header: Header, objective: Objective, facts: dict[str, Any], trials:
         kept = not objective.broken(trial.epochs[-1].metrics) if trial.epochs else True
         budget.end(trial, eligible=trial.repeats is None and kept)
     return budget
-
-
-def ledger(trials: Iterable[Trial]) -> list[tuple[Trial, Decision]]:
-    """Every decision about every trial, in order of time."""
-    return sorted(((trial, d) for trial in trials for d in trial.decisions), key=lambda entry: entry[1].at)
 
 
 def failures(trials: Iterable[Trial]) -> list[Failure]:

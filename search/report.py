@@ -20,8 +20,9 @@ from search.durations import format_duration
 from search.exit_codes import DONE, USAGE
 from search.fidelity import Fidelities
 from search.figures import progress, standing, title
+from search.ledger import history
 from search.life import in_words
-from search.overview import Overview, failures, figure, ledger, values_of
+from search.overview import Overview, failures, figure, values_of
 from search.study import Study, StudyError
 from search.trial import Outcome, Trial
 
@@ -69,7 +70,7 @@ class _Report:
 
     def content(self) -> dict[str, Any]:
         """Everything the template asks for."""
-        log = ledger(self.trials)
+        log = history(self.trials)
         return {
             "study": self.study,
             "header": self.header,

@@ -5,8 +5,6 @@ import logging
 import os
 import platform
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -27,6 +25,7 @@ from search.credibility import Credibility
 from search.full_disk import DISK, is_disk_full
 from search.legs import BUDGETS, Legs
 from search.mlflow_view import default_uri
+from search.mlflow_writer import Writer, start_writer
 from search.preflight import PreflightError, check_disk, check_server, parse_data_name, prepare_data, prepare_sizes
 from search.priors import load_prior
 from search.progress import Progress
@@ -40,8 +39,6 @@ log = logging.getLogger(__name__)
 
 _NOTE_EVERY = 10.0
 """Seconds between notes of the time used, which is what a kill can lose of the time budget's account."""
-_MLFLOW_WAIT = 60.0
-"""Seconds the end of a search waits for MLflow to be written; what is missing then, `mlflow_sync` adds."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +81,7 @@ def run_session(space: Space, request: Request) -> Result:
         study, prepared = _resume(space, request) if request.resume else _create(space, request)
         facts = study.facts
         legs = _legs(study, space, request)
-        with _mlflow_writer(study.folder) as writer:
+        with start_writer(study.folder) as writer:
             _search(study, legs, prepared, request)
             report = _conclude(study, legs, writer)
     why = legs.stopping
@@ -101,7 +98,7 @@ def run_session(space: Space, request: Request) -> Result:
     )
 
 
-def _conclude(study: Study, legs: Legs, writer: "subprocess.Popen[bytes]") -> Path | None:
+def _conclude(study: Study, legs: Legs, writer: Writer) -> Path | None:
     """Prune what waits, if the search has ended, and write what was found; None if a full disk takes no report."""
     try:
         if legs.stopping is None or legs.stopping in BUDGETS:
@@ -112,7 +109,8 @@ def _conclude(study: Study, legs: Legs, writer: "subprocess.Popen[bytes]") -> Pa
         log.info("writing the report and the rest of MLflow")
         report = write_report(study)
         study.note("ended", {"at": time.time(), "why": legs.stopping or "budget"})
-        _finish_writer(writer)
+        if not writer.finish():
+            log.warning("MLflow is behind; when its server answers: python -m search.mlflow_sync %s", study.folder)
         return report
     except OSError as fault:
         if not is_disk_full(fault):
@@ -122,7 +120,9 @@ def _conclude(study: Study, legs: Legs, writer: "subprocess.Popen[bytes]") -> Pa
 
 
 def _search(study: Study, legs: Legs, prepared: PreparedData, request: Request) -> None:
-    from search.ray_legs import Resources, run_legs, start_ray  # Ray is imported only when a search starts
+    # Ray is imported only when a search starts, and this first: it sets what Ray reads when it is imported.
+    from search.ray_cluster import Resources, start_ray
+    from search.ray_legs import run_legs
     from search.worker import Workplace
 
     workplace = Workplace(
@@ -261,31 +261,6 @@ def _drain_on_signal(legs: Legs) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextmanager
-def _mlflow_writer(folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """A process of its own writes MLflow from the study's journal, so that no server can hold up the search."""
-    command = [sys.executable, "-m", "search.mlflow_sync", str(folder), "--follow"]
-    with (folder / "mlflow.log").open("ab") as output:
-        # A session of its own: Ctrl-C in the terminal must not reach it.
-        writer = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True)
-    try:
-        yield writer
-    finally:
-        writer.kill()
-        writer.wait()
-
-
-def _finish_writer(writer: "subprocess.Popen[bytes]") -> None:
-    """Tell the writer that the study is complete, and give it some time to write the rest."""
-    try:
-        writer.communicate(b"done", timeout=_MLFLOW_WAIT)
-    except subprocess.TimeoutExpired:
-        log.debug("the MLflow writer is behind")
-    code = writer.poll()
-    if code != 0:
-        log.warning("MLflow is not up to date; when its server answers: python -m search.mlflow_sync STUDY")
 
 
 def describe(result: Result) -> dict[str, Any]:
