@@ -1,6 +1,6 @@
 """The data side against what limits it and against what a user would write: cache, batches, augmentation, memory.
 
-    python benchmarks/data.py --data ../shared/data/nih_1024
+    python -m benchmarks.data --data ../shared/data/nih_1024
 
 Needs some 1,024 px films in the layout of ChestX-ray14, and 5.7 GB of disk for a cache of as many films as the whole
 set has. Everything that is compared runs in turn, in one process, on the same films.
@@ -23,25 +23,24 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from large_cache import WHOLE_SET, make_cache
 from PIL import Image
-from rounds import Ways, interleaved, machine, rates, ratio, table, timed
 from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # run from a checkout, too
+from benchmarks.large_cache import WHOLE_SET, make_cache
+from benchmarks.rounds import Ways, interleaved, machine, publish, rates, ratio, table, timed
+from cxr_core.augmentations import augmentations
+from cxr_core.batches import Batches
+from cxr_core.config import Task, TrainConfig
+from cxr_core.data import DataPolicy, Films, TrainingData, build_cache, open_cache, split_by_patient
+from cxr_core.data.data_sets.nih import Nih
+from cxr_core.labels import CHESTXRAY14
+from cxr_core.normalisations import normalisations
+from cxr_core.registry import Chosen
+from cxr_core.train import train
 
-from cxr_core.augmentations import augmentations  # noqa: E402
-from cxr_core.batches import Batches  # noqa: E402
-from cxr_core.config import Task, TrainConfig  # noqa: E402
-from cxr_core.data import DataPolicy, Films, TrainingData, build_cache, open_cache, split_by_patient  # noqa: E402
-from cxr_core.data.data_sets.nih import Nih  # noqa: E402
-from cxr_core.labels import CHESTXRAY14  # noqa: E402
-from cxr_core.normalisations import normalisations  # noqa: E402
-from cxr_core.registry import Chosen  # noqa: E402
-from cxr_core.train import train  # noqa: E402
+ROOT = Path(__file__).resolve().parents[1]
 
 BATCH, STEP_BATCH = 64, 32
 CORES = len(os.sched_getaffinity(0))
@@ -208,7 +207,7 @@ def memory_section(folders: list[Path], rounds: int) -> str:
     found: dict[Path, list[dict[str, float]]] = {folder: [] for folder in folders}
     for _ in range(rounds):
         for folder in folders:
-            command = [sys.executable, str(ROOT / "benchmarks" / "worker_memory.py"), str(folder)]
+            command = [sys.executable, "-m", "benchmarks.worker_memory", str(folder)]
             found[folder].append(json.loads(subprocess.run(command, check=True, capture_output=True).stdout))
     columns = {
         "tables": "its tables",
@@ -273,20 +272,9 @@ def sections(args: argparse.Namespace, place: Path) -> Iterator[str]:
 
 def main() -> None:
     args, about = parse(), machine("torch", "torchvision", "pillow", "numpy")
-    command = " ".join(["python benchmarks/data.py", *sys.argv[1:]])
-    page = [
-        "# The data side: speed and memory",
-        f"`{command}`",
-        f"{time.strftime('%Y-%m-%d')}; {about}",
-        _ROUNDS,
-    ]
     with tempfile.TemporaryDirectory(prefix="data-benchmark-") as place:
-        for section in sections(args, Path(place)):
-            print(section, flush=True)
-            page.append(section)
-    page[2] += f", at the end {os.getloadavg()[0]:.1f} (the benchmark's own included)"
-    if args.write:
-        (ROOT / "benchmarks" / "data.md").write_text("\n\n".join(page) + "\n")
+        measured = list(sections(args, Path(place)))
+    publish(__file__, "The data side: speed and memory", about, _ROUNDS, *measured, write=args.write)
 
 
 _ROUNDS = (

@@ -1,6 +1,6 @@
 """How far behind the search MLflow is, what a look at a long study costs, and what Ray's own callback costs instead.
 
-    python benchmarks/mlflow_writer.py --write
+    python -m benchmarks.mlflow_writer --write
 
 A study's journal is written at the rate of a search: 8 trials at once, an epoch a second each, 20 metrics an epoch. The
 real writer process follows it into a real MLflow. Lag is from the epoch's entry in the journal to its row in MLflow's
@@ -9,8 +9,6 @@ database, which is looked at 50 times a second. `--busy N` keeps N processes com
 
 import argparse
 import multiprocessing
-import os
-import socket
 import sqlite3
 import statistics
 import subprocess
@@ -18,7 +16,6 @@ import sys
 import tempfile
 import threading
 import time
-import urllib.request
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,15 +24,13 @@ from unittest import mock
 
 import numpy as np
 import pandas as pd
-from rounds import machine
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # run from a checkout, too
-
-from search.mlflow_view import MlflowView, default_uri  # noqa: E402
-from search.space import load_space  # noqa: E402
-from search.study import Study  # noqa: E402
-from search.trial import EpochRecord, Outcome  # noqa: E402
+from benchmarks.rounds import machine, publish
+from search.mlflow_view import MlflowView, default_uri
+from search.space import load_space
+from search.study import Study
+from search.trial import EpochRecord, Outcome
+from tests.end_to_end.mlflow_server import MlflowServer
 
 SPACE = """
 name: written
@@ -75,39 +70,14 @@ def train(study: Study, number: int, epoch: int) -> None:
 
 
 @contextmanager
-def mlflow_server(folder: Path) -> Iterator[tuple[str, Path]]:
-    """A real server on a database of its own: its address, and the database."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    database = folder / "server.db"
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{database}", "--artifacts-destination", str(folder / "artifacts")]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
-    # Its workers for jobs that have nothing to do with runs would keep a core busy.
-    env = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    process = subprocess.Popen(command, env=env, **quiet)  # type: ignore[call-overload]
-    try:
-        for _ in range(1800):
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1)
-                break
-            except OSError:
-                time.sleep(0.1)
-        else:
-            sys.exit("the MLflow server did not start")
-        yield f"http://127.0.0.1:{port}", database
-    finally:
-        os.killpg(process.pid, 9)
-        process.wait()
-
-
-@contextmanager
 def place(kind: str, folder: Path) -> Iterator[tuple[str, Path]]:
     """An MLflow of a kind, and its database."""
     if kind == "server":
-        with mlflow_server(folder) as made:
-            yield made
+        server = MlflowServer(folder)
+        try:
+            yield server.uri, server.database
+        finally:
+            server.kill()
     else:
         yield default_uri(folder), folder / "mlflow.db"
 
@@ -120,8 +90,7 @@ def lags(kind: str, folder: Path, seconds: int) -> list[float]:
     with place(kind, folder) as (uri, database):
         study = make_study(folder, uri)
         command = [sys.executable, "-m", "search.mlflow_writer", str(study.folder)]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        writer = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+        writer = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         seen: dict[tuple[int, int], float] = {}
         over = threading.Event()
         reader = threading.Thread(target=_watch, args=(database, seen, over))
@@ -268,7 +237,7 @@ def callback_costs(folder: Path, results: int) -> list[float]:
                 {"auroc_macro": 0.5 + epoch / 100, **dict.fromkeys(METRICS, 0.5), "a": 1, "b": 2, "c": 3, "d": 4}
             )
 
-    with mlflow_server(folder) as (uri, _):
+    with place("server", folder) as (uri, _):
         ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
         callback = Timed(tracking_uri=uri, experiment_name="peer")
         tune.Tuner(
@@ -306,8 +275,7 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     args, about = parse(), machine("mlflow", "ray", "optuna")
-    text = [f"`python benchmarks/mlflow_writer.py {' '.join(sys.argv[1:])}`", f"{time.strftime('%Y-%m-%d')}; {about}"]
-    text += [f"## Lag\n\n{LEGS} trials at once, an epoch a second each, 20 metrics an epoch, for {args.seconds} s."]
+    text = [f"## Lag\n\n{LEGS} trials at once, an epoch a second each, 20 metrics an epoch, for {args.seconds} s."]
     rows = [
         _row(
             f"{kind}, {n} processes computing" if n else f"{kind}, no other process of this benchmark",
@@ -327,10 +295,7 @@ def main() -> None:
     if args.trials:
         text.append("## A long study, sqlite")
         text.append(_looks_table(args.trials))
-    page = "\n\n".join(["# MLflow: how far behind, and at what cost", *text])
-    print(page)
-    if args.write:
-        (ROOT / "benchmarks" / "mlflow_writer.md").write_text(page + "\n")
+    publish(__file__, "MLflow: how far behind, and at what cost", about, *text, write=args.write)
 
 
 def _measure(kind: str, seconds: int, computing: int) -> list[float]:

@@ -1,18 +1,16 @@
 """What orchestration costs beyond training: our search against the usual glue of the same three tools.
 
-    python benchmarks/orchestration.py --data medmnist:../shared/data/pneumoniamnist.npz
+    python -m benchmarks.orchestration --data medmnist:../shared/data/pneumoniamnist.npz
 
 Runs `python -m search.run` and `naive_glue.py` in turn, on the same films and space, each as a process of its own in a
 folder of its own, and compares their wall time with the training seconds that were done in it.
 """
 
 import argparse
-import importlib.metadata
 import json
 import math
 import multiprocessing
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -25,16 +23,16 @@ from pathlib import Path
 
 import torch
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # run from a checkout, too
+from benchmarks.rounds import machine, publish
+from cxr_core.config import Task, TrainConfig
+from cxr_core.data import PreparedData, TrainingData
+from cxr_core.registry import Scalar
+from cxr_core.train import train
+from search.preflight import parse_data_name, prepare_data
+from search.space import load_space
+from search.study import Study
 
-from cxr_core.config import Task, TrainConfig  # noqa: E402
-from cxr_core.data import PreparedData, TrainingData  # noqa: E402
-from cxr_core.registry import Scalar  # noqa: E402
-from cxr_core.train import train  # noqa: E402
-from search.preflight import parse_data_name, prepare_data  # noqa: E402
-from search.space import load_space  # noqa: E402
-from search.study import Study  # noqa: E402
+ROOT = Path(__file__).resolve().parents[1]
 
 SPACE = """
 name: orchestration
@@ -249,19 +247,6 @@ def _spread(values: list[float]) -> tuple[str, str]:
     return f"{statistics.median(values):.2f}", f"{min(values):.2f}-{max(values):.2f}"
 
 
-def machine() -> str:
-    """Versions and machine in one line."""
-    versions = [f"{name} {importlib.metadata.version(name)}" for name in ("torch", "ray", "optuna", "mlflow")]
-    cpu = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").exists():
-        names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-        cpu = names[0].partition(": ")[2] if names else cpu
-    cores = len(os.sched_getaffinity(0))
-    load = os.getloadavg()[0]
-    python = f"Python {platform.python_version()}"
-    return f"{', '.join([python, *versions])}; {cores} cores of {cpu}; load average at the start {load:.1f}"
-
-
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
@@ -288,7 +273,7 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     args = parse()
-    about = machine()
+    about = machine("torch", "ray", "optuna", "mlflow")
     name = parse_data_name(args.data)
     data = f"{name.kind}:{Path(name.path).resolve()}" if name.path else name.kind
     runs: dict[str, list[Run]] = {"ours": [], "naive": []}
@@ -319,9 +304,7 @@ def main() -> None:
 def tell(args: argparse.Namespace, about: str, runs: dict[str, list[Run]]) -> None:
     """Print the table, and write what was asked for."""
     measured = {who: [figures(run, args.concurrent) for run in of_one] for who, of_one in runs.items()}
-    command = f"python benchmarks/orchestration.py {' '.join(sys.argv[1:])}"
     notes = [
-        f"{time.strftime('%Y-%m-%d')}; {about}",
         f"{args.concurrent} trials at once on one core each, {args.trials} trials a search. n is the number of "
         "repeats; a gap is taken in one slot (a worker process, or a place for one).",
     ]
@@ -330,16 +313,12 @@ def tell(args: argparse.Namespace, about: str, runs: dict[str, list[Run]]) -> No
             f"The naive glue ran only {args.naive_trials} trials: compare ratios and figures per trial, not sums; its "
             "start weighs more in `wall / ideal`, and does not count in what begins with the first epoch."
         )
-    text = "\n\n".join([*notes, table(measured["ours"], measured["naive"])])
-    print(text)
+    title, tables = "Orchestration: what a search costs beyond its training", table(measured["ours"], measured["naive"])
+    publish(__file__, title, about, *notes, tables, write=args.write)
     if args.json:
-        content = {"command": command, "about": about, "slots": args.concurrent, "figures": measured}
+        content = {"about": about, "slots": args.concurrent, "figures": measured}
         content["runs"] = {who: [asdict(run) for run in of_one] for who, of_one in runs.items()}
         args.json.write_text(json.dumps(content, indent=1))
-    if args.write:
-        title = "# Orchestration: what a search costs beyond its training"
-        page = "\n\n".join([title, f"`{command}`", text])
-        (ROOT / "benchmarks" / "orchestration.md").write_text(page + "\n")
 
 
 if __name__ == "__main__":

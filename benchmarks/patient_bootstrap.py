@@ -1,6 +1,6 @@
 """Patient bootstrap of the AUROCs on ChestX-ray14's official test split against scikit-learn in a loop over resamples.
 
-    python benchmarks/patient_bootstrap.py --data ../shared/data/nih_tables --write
+    python -m benchmarks.patient_bootstrap --data ../shared/data/nih_tables --write
 
 Labels and patients are the real ones (2,797 patients, 25,596 films, 14 findings), scores are simulated. scikit-learn's
 time is that of a few resamples, multiplied: all would take minutes. Both take turns, in one process.
@@ -8,20 +8,18 @@ time is that of a few resamples, multiplied: all would take minutes. Both take t
 
 import argparse
 import os
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from rounds import Ways, interleaved, machine, ratio, table
 from sklearn.metrics import roc_auc_score
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # run from a checkout, too
+from benchmarks.rounds import Ways, interleaved, machine, publish, ratio, table
+from cxr_core.bootstrap import bootstrap
+from cxr_core.labels import CHESTXRAY14
 
-from cxr_core.bootstrap import bootstrap  # noqa: E402
-from cxr_core.labels import CHESTXRAY14  # noqa: E402
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_split(folder: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -83,18 +81,16 @@ def main() -> None:
         ("scikit-learn in a loop, wall", wall["theirs"], f"from {args.peer_resamples} resamples"),
         ("scikit-learn in a loop, CPU", cpu["theirs"], f"from {args.peer_resamples} resamples"),
     ]
-    page = [
-        "# Patient bootstrap: AUROCs of the official test split of ChestX-ray14",
-        f"`{' '.join(['python benchmarks/patient_bootstrap.py', *sys.argv[1:]])}`",
-        f"{time.strftime('%Y-%m-%d')}; {about}, at the end {os.getloadavg()[0]:.1f} (the benchmark's own included)",
+    publish(
+        __file__,
+        "Patient bootstrap: AUROCs of the official test split of ChestX-ray14",
+        about,
         f"{args.resamples:,} resamples of {patient.max() + 1:,} patients with {len(targets):,} films, "
         f"{targets.shape[1]} findings, simulated scores; largest difference of an AUROC between the two "
         f"{difference:.0e}. A ratio is the median of the rounds' ratios.",
         table("seconds", rows, 1),
-    ]
-    print("\n\n".join(page))
-    if args.write:
-        (ROOT / "benchmarks" / "patient_bootstrap.md").write_text("\n\n".join(page) + "\n")
+        write=args.write,
+    )
 
 
 if __name__ == "__main__":

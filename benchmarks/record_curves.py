@@ -1,7 +1,7 @@
 """Records a table of learning curves for `search.simulate`: random trainings of a small space, all in full.
 
-    python benchmarks/record_curves.py pneumoniamnist --data medmnist:../shared/data/pneumoniamnist.npz
-    python benchmarks/record_curves.py nih_mini --data nih:../shared/data/nih_mini
+    python -m benchmarks.record_curves pneumoniamnist --data medmnist:../shared/data/pneumoniamnist.npz
+    python -m benchmarks.record_curves nih_mini --data nih:../shared/data/nih_mini
 
 The search's own classes propose and judge (searcher `random`, mode `none`); one process trains, without Ray. Seconds
 are those that the processor spent on the epoch, not those of the clock: other programs do not count.
@@ -11,23 +11,19 @@ Written are benchmarks/tables/NAME.jsonl and, beside it, the space as NAME.yaml.
 import argparse
 import json
 import math
-import sys
 import time
 from functools import partial
 from pathlib import Path
 
 import torch
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # run from a checkout, too
-
-from cxr_core.data import DataName, TrainingData, prepare  # noqa: E402
-from cxr_core.train import Diverged, Training  # noqa: E402
-from search.budget import Budget  # noqa: E402
-from search.journal import Journal  # noqa: E402
-from search.legs import Leg, Legs  # noqa: E402
-from search.space import load_space  # noqa: E402
-from search.trial import EpochRecord, Outcome  # noqa: E402
+from cxr_core.data import DataName, TrainingData, prepare
+from cxr_core.train import Diverged, Training
+from search.budget import Budget
+from search.journal import Journal
+from search.legs import Leg, Legs
+from search.space import load_space
+from search.trial import EpochRecord, Outcome
 
 TABLES = Path(__file__).parent / "tables"
 METRICS = ("auroc_macro", "log_loss")

@@ -4,6 +4,7 @@ import importlib.metadata
 import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -59,3 +60,14 @@ def machine(*packages: str) -> str:
     cores, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
     software = ", ".join([f"Python {platform.python_version()}", *versions])
     return f"{software}; {cores} cores of {cpu}; load average at the start {load:.1f}"
+
+
+def publish(script: str, title: str, about: str, *parts: str, write: bool) -> None:
+    """Print a benchmark's page, with its command, day and load. write: keep it beside the script, as Markdown."""
+    path = Path(script)
+    command = " ".join([f"python -m benchmarks.{path.stem}", *sys.argv[1:]])
+    day = f"{time.strftime('%Y-%m-%d')}; {about}, at the end {os.getloadavg()[0]:.1f} (the benchmark's own included)"
+    page = "\n\n".join([f"# {title}", f"`{command}`", day, *parts])
+    print(page)
+    if write:
+        path.with_suffix(".md").write_text(page + "\n")

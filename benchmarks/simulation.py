@@ -1,6 +1,6 @@
 """Our search policy against random search and Ray Tune's ASHA, replayed on tables of real trainings.
 
-    python benchmarks/simulation.py ../shared/data/curves/alexnet_imagenet.jsonl benchmarks/tables/*.jsonl --write
+    python -m benchmarks.simulation ../shared/data/curves/alexnet_imagenet.jsonl benchmarks/tables/*.jsonl --write
 
 Ours are the classes of the search itself. The peer is Ray's own AsyncHyperBandScheduler in its default form (rungs at
 1, 4, 16 and 64 epochs, the worse three quarters stopped) on the same trainings, in the same random order as our random
@@ -11,7 +11,6 @@ goes on.
 import argparse
 import heapq
 import json
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -19,17 +18,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-from rounds import machine
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # run from a checkout, too
-
-from search.comparison import TOP1, Comparison, Row  # noqa: E402
-from search.comparison_table import conclusion, speedup  # noqa: E402
-from search.curve_table import CurveTable, Neighbours, read_table  # noqa: E402
-from search.policies import RANDOM, TWICE, Policy, default_policy, read_policy  # noqa: E402
-from search.simulation import Trajectory, simulate  # noqa: E402
-from search.simulation_plot import draw  # noqa: E402
+from benchmarks.rounds import machine, publish
+from search.comparison import TOP1, Comparison, Row
+from search.comparison_table import conclusion, speedup
+from search.curve_table import CurveTable, Neighbours, read_table
+from search.policies import RANDOM, TWICE, Policy, default_policy, read_policy
+from search.simulation import Trajectory, simulate
+from search.simulation_plot import draw
 
 PEER = "Ray ASHA, default"
 MAIN = [RANDOM.name, TWICE.name, default_policy().name, PEER]
@@ -170,13 +166,9 @@ def main() -> None:
         table = read_table(path)
         comparisons.append(Comparison(table, trajectories(args, table)))
     sections = [section(comparison, args.workers) for comparison in comparisons]
-    command = f"`python benchmarks/simulation.py {' '.join(sys.argv[1:])}`"
-    told = "\n".join(["# Simulated searches", "", command, "", about, "", INTRODUCTION, "", *sections])
-    print(told)
+    publish(__file__, "Simulated searches", about, INTRODUCTION, *sections, write=args.write)
     if args.write:
-        here = Path(__file__)
-        here.with_suffix(".md").write_text(told)
-        draw(comparisons[0], here.with_suffix(".png"))
+        draw(comparisons[0], Path(__file__).with_suffix(".png"))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Time of one proposal after 10 to 10,000 trials, against the same Optuna sampler on a study of all of them.
 
-    python benchmarks/suggest.py --write
+    python -m benchmarks.suggest --write
 
 The space is that of spaces/multilabel.yaml. Of the trials a fifth is complete, most are pruned at two rungs, some have
 failed, and 8 are in flight; results are drawn, since only time is measured. Both take turns, in one process, and both
@@ -8,7 +8,6 @@ have seen the history before: what a restart costs is told apart.
 """
 
 import argparse
-import os
 import sys
 import time
 import warnings
@@ -19,14 +18,13 @@ import numpy as np
 import optuna
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.trial import TrialState, create_trial
-from rounds import Ways, interleaved, machine, ratio, table, timed
+
+from benchmarks.rounds import Ways, interleaved, machine, publish, ratio, table, timed
+from search import searchers as ours
+from search.proposals import Known, Proposal, propose
+from search.space import load_space
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # run from a checkout, too
-
-from search import searchers as ours  # noqa: E402
-from search.proposals import Known, Proposal, propose  # noqa: E402
-from search.space import load_space  # noqa: E402
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -132,20 +130,18 @@ def main() -> None:
         for trials in args.trials:
             rows += measure(name, longest[trials], args.rounds)
             print(f"{name}, {trials} trials: measured", file=sys.stderr)
-    page = [
-        "# Time of a proposal",
-        f"`{' '.join(['python benchmarks/suggest.py', *sys.argv[1:]])}`",
-        f"{time.strftime('%Y-%m-%d')}; {about}, at the end {os.getloadavg()[0]:.1f} (the benchmark's own included)",
+    publish(
+        __file__,
+        "Time of a proposal",
+        about,
         "Space of spaces/multilabel.yaml; a fifth of the trials complete, 75 % pruned at two rungs, 5 % failed, 8 in "
         "flight. Ours shows the sampler a part of the history and rebuilds it for each proposal, so that it is a "
         "function of the history; Optuna's own is shown all and keeps it. A ratio is the median of the rounds' ratios. "
         "Below the limits of what is shown (search/searchers.py) the difference is in what is told, not in how much: "
         "ours also tells GP and NSGA-II of pruned trials and of parameters in branches, which theirs leave out.",
         table("milliseconds", rows, 1),
-    ]
-    print("\n\n".join(page))
-    if args.write:
-        (ROOT / "benchmarks" / "suggest.md").write_text("\n\n".join(page) + "\n")
+        write=args.write,
+    )
 
 
 if __name__ == "__main__":

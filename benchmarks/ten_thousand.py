@@ -23,8 +23,8 @@ from optuna.samplers import TPESampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
-from rounds import machine
 
+from benchmarks.rounds import machine, publish
 from search.budget import Budget
 from search.checkpoints import Checkpoints
 from search.legs import Leg, Legs
@@ -206,11 +206,7 @@ def main() -> None:
         opened["500 trials"] = seconds_to_open(Path(place) / "small", space, 500)
         peers = {trials: peer(Path(place), trials) for trials in args.peer}
     text = tell(driver, opened, peers, memory)
-    print(text)
-    if args.write:
-        command = f"python benchmarks/ten_thousand.py {' '.join(sys.argv[1:])}"
-        page = [f"# {__doc__.splitlines()[0]}", f"`{command}`", f"{time.strftime('%Y-%m-%d')}; {about}", text]
-        (ROOT / "benchmarks" / "ten_thousand.md").write_text("\n\n".join(page) + "\n")
+    publish(__file__, __doc__.splitlines()[0].removesuffix("."), about, text, write=args.write)
 
 
 if __name__ == "__main__":

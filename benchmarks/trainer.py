@@ -1,6 +1,6 @@
 """The trainer against a bare training loop as one writes it by hand: same films, network, augmentation, optimizer.
 
-    python benchmarks/trainer.py --data medmnist:../shared/data/pneumoniamnist.npz
+    python -m benchmarks.trainer --data medmnist:../shared/data/pneumoniamnist.npz
 
 Both train and validate whole epochs on one thread, in turn in one process. The bare loop holds all films in memory as
 one tensor, in the memory format that is faster, averages weights with PyTorch's own class and scores with
@@ -8,28 +8,22 @@ scikit-learn: two metrics an epoch, where the trainer gives twelve and fits thre
 """
 
 import argparse
-import os
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
-from rounds import Seconds, interleaved, machine, ratio, table
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # run from a checkout, too
-
-from cxr_core.augmentations import augmentations  # noqa: E402
-from cxr_core.config import TrainConfig  # noqa: E402
-from cxr_core.data import DataName, DataPolicy, TrainingData, prepare  # noqa: E402
-from cxr_core.registry import Chosen  # noqa: E402
-from cxr_core.train import Training  # noqa: E402
+from benchmarks.rounds import Seconds, interleaved, machine, publish, ratio, table
+from cxr_core.augmentations import augmentations
+from cxr_core.config import TrainConfig
+from cxr_core.data import DataName, DataPolicy, TrainingData, prepare
+from cxr_core.registry import Chosen
+from cxr_core.train import Training
 
 NETS = {f"width {width}": Chosen("small_cnn", {"width": width}) for width in (32, 8)}
 
@@ -112,19 +106,17 @@ def main() -> None:
     data = TrainingData.open(prepared.cache, prepared.development, prepared.task.labels)
     config = TrainConfig(task=prepared.task, image_size=28, model=NETS["width 32"], ema=0.99, epochs=args.rounds + 1)
     rows = [row for name, model in NETS.items() for row in compare(name, replace(config, model=model), data)]
-    page = [
-        "# Trainer: an epoch of training and validation, against a bare PyTorch loop",
-        f"`{' '.join(['python benchmarks/trainer.py', *sys.argv[1:]])}`",
-        f"{time.strftime('%Y-%m-%d')}; {about}, at the end {os.getloadavg()[0]:.1f} (the benchmark's own 1 included)",
+    publish(
+        __file__,
+        "Trainer: an epoch of training and validation, against a bare PyTorch loop",
+        about,
         f"`small_cnn` of two widths at 28 px, {len(data.train):,} films to learn from and {len(data.val):,} for "
         f"validation, batches of {config.batch_size}, augmentation `{config.augment.name}`, one thread. "
         "A share is the median of the rounds' ratios. Above a load of the number of cores wall seconds tell who "
         "waited, and CPU seconds what each costs.",
         table("seconds an epoch", rows, 2),
-    ]
-    print("\n\n".join(page))
-    if args.write:
-        (ROOT / "benchmarks" / "trainer.md").write_text("\n\n".join(page) + "\n")
+        write=args.write,
+    )
 
 
 if __name__ == "__main__":

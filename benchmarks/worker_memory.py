@@ -1,4 +1,4 @@
-"""What a worker's memory is while it goes through a film cache: `python benchmarks/worker_memory.py CACHE`.
+"""What a worker's memory is while it goes through a film cache: `python -m benchmarks.worker_memory CACHE`.
 
 A process of its own, started by `data.py`; the cache's folder also holds the films' table, `films.parquet`.
 """
@@ -10,8 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a checkout, too
 
 from cxr_core.data import Films, TrainingData
 from cxr_core.labels import CHESTXRAY14

@@ -1,65 +1,22 @@
 """MLflow beside real searches: rebuilt from a study, dying under a search, and as a browser shows it."""
 
-import os
 import re
 import signal
-import socket
-import subprocess
 import sys
 import time
-import urllib.request
 
-import psutil
 import pytest
 from mlflow import MlflowClient
 
 from tests.end_to_end.browser import CHROMIUM, Browser
 from tests.end_to_end.conftest import Search, finish
+from tests.end_to_end.mlflow_server import MlflowServer
 from tests.end_to_end.test_search import assert_mlflow_agrees
-
-
-class Server:
-    """A real MLflow server on a port of its own; it may die and be started again on the same database."""
-
-    def __init__(self, folder, database=None):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self.uri = f"http://127.0.0.1:{port}"
-        self._folder, self._port = folder, port
-        self.database = database or folder / "server.db"
-        self._process = None
-        self.start()
-
-    def start(self):
-        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self._port)]
-        command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{self.database}"]
-        command += ["--artifacts-destination", str(self._folder / "art")]
-        log = (self._folder / "server.log").open("ab")
-        # Its workers for jobs that have nothing to do with runs would keep a core busy.
-        env = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-        self._process = subprocess.Popen(
-            command, cwd=self._folder, env=env, stdout=log, stderr=log, start_new_session=True
-        )
-        log.close()
-        for _ in range(1800):
-            try:
-                urllib.request.urlopen(f"{self.uri}/health", timeout=1)
-                return
-            except OSError:
-                time.sleep(0.1)
-        raise AssertionError("the MLflow server did not start")
-
-    def kill(self):
-        family = [*psutil.Process(self._process.pid).children(recursive=True), self._process]
-        for member in family:
-            member.kill()
-        self._process.wait()
 
 
 @pytest.fixture
 def server(tmp_path):
-    server = Server(tmp_path)
+    server = MlflowServer(tmp_path)
     yield server
     server.kill()
 
@@ -203,7 +160,7 @@ def shown(finished, tmp_path_factory):
     if not CHROMIUM:
         pytest.skip("there is no chromium to look at MLflow's pages with")
     folder = tmp_path_factory.mktemp("browser")
-    server = Server(folder, finished.folder / "studies" / "mlflow.db")
+    server = MlflowServer(folder, finished.folder / "studies" / "mlflow.db")
     browser = Browser(folder / "profile")
     client = MlflowClient(server.uri)
     experiment = client.get_experiment_by_name("quick").experiment_id

@@ -3,11 +3,8 @@
 import random
 import re
 import signal
-import socket
-import subprocess
 import sys
 import time
-import urllib.request
 from collections import Counter
 from itertools import pairwise
 
@@ -24,6 +21,7 @@ from cxr_core.data import TrainingData, open_cache
 from cxr_core.evaluate import predict
 from search.trial import Outcome
 from tests.end_to_end.conftest import REPOSITORY, finish
+from tests.end_to_end.mlflow_server import MlflowServer
 
 
 @pytest.fixture(scope="module")
@@ -258,71 +256,23 @@ def test_a_killed_worker_costs_one_leg_only(search):
 
 
 @pytest.fixture
-def mlflow_server(tmp_path):
-    """Starts a real MLflow server on a port of its own, again and again on the same database."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    uri = f"http://127.0.0.1:{port}"
-    started = []
-
-    def start():
-        command = [
-            sys.executable,
-            "-m",
-            "mlflow",
-            "server",
-            "--host",
-            "127.0.0.1",
-            "--port",
-            str(port),
-            "--workers",
-            "1",
-        ]
-        command += [
-            "--backend-store-uri",
-            f"sqlite:///{tmp_path}/server.db",
-            "--artifacts-destination",
-            str(tmp_path / "art"),
-        ]
-        started.append(
-            subprocess.Popen(
-                command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-            )
-        )
-        for _ in range(600):
-            try:
-                urllib.request.urlopen(f"{uri}/health", timeout=1)
-                return started[-1]
-            except OSError:
-                time.sleep(0.1)
-        raise AssertionError("the MLflow server did not start")
-
-    def kill():
-        for process in started:
-            for member in (
-                [*psutil.Process(process.pid).children(recursive=True), process] if process.poll() is None else []
-            ):
-                member.kill()
-            process.wait()
-
-    yield uri, start, kill
-    kill()
+def server(tmp_path):
+    server = MlflowServer(tmp_path)
+    yield server
+    server.kill()
 
 
-def test_a_dead_mlflow_server_neither_stops_nor_slows_the_search_and_is_caught_up_later(search, mlflow_server):
-    uri, start, kill = mlflow_server
-    start()
-    process = search.start("--mlflow", uri)
+def test_a_dead_mlflow_server_neither_stops_nor_slows_the_search_and_is_caught_up_later(search, server):
+    process = search.start("--mlflow", server.uri)
     search.wait_for_epochs(3, process)
-    kill()
+    server.kill()
     code, _, err = finish(process)
     assert code == 0, err
     assert "python -m search.mlflow_sync" in err
     assert_nothing_lost_or_repeated(search.study)
-    start()
+    server.start()
     code, out, err = finish(search.python([sys.executable, "-m", "search.mlflow_sync", "quick"]))
     assert code == 0, err
-    assert_mlflow_agrees(search, uri)
+    assert_mlflow_agrees(search, server.uri)
     code, out, _ = finish(search.python([sys.executable, "-m", "search.mlflow_sync", "quick"]))
     assert out.startswith("quick: 0 epochs added")
