@@ -27,7 +27,7 @@ from search.trial import EpochRecord, Outcome, Step, Trial
 log = logging.getLogger(__name__)
 
 _ATTEMPTS = 3
-"""Legs of one trial that may be lost with their process before the trial is given up."""
+"""Legs in a row of one trial that may be lost with their process, none with a new epoch, before it is given up."""
 _SAME_MISTAKE = 3
 """First trials that must fail with one exception for the search to stop: the fault is in the set-up, not in them."""
 _FORECAST_MARGIN = 1.5
@@ -324,12 +324,13 @@ class Legs:
         trial = self.journal.trial(number)
         if trial.outcome is not Outcome.OPEN:
             return
-        attempts = self.journal.attempt(number)
-        if attempts >= _ATTEMPTS:
-            self._end(trial, Outcome.INFRASTRUCTURE, f"lost {_ATTEMPTS} times; last: {reason}")
+        attempts, here = self.journal.attempt(number), len(trial.epochs)
+        in_a_row = 1 + sum(d.step is Step.RETRIED and d.evidence["epoch"] == here for d in trial.decisions)
+        if in_a_row >= _ATTEMPTS:
+            self._end(trial, Outcome.INFRASTRUCTURE, f"lost {_ATTEMPTS} times after epoch {here}; last: {reason}")
             return
         log.info("trial %d: %s; its leg is handed out again", number, reason)
-        self._note(trial, Step.RETRIED, reason, attempt=attempts, epoch=len(trial.epochs))
+        self._note(trial, Step.RETRIED, reason, attempt=attempts, epoch=here)
 
     def _look_for_mistake(self, reason: str) -> None:
         trials = [t for t in self.journal.trials() if t.outcome is not Outcome.INFEASIBLE]

@@ -69,7 +69,10 @@ class LegTrainable(tune.Trainable):
         if share := memory_fraction(config["gpus"], _device_memory(config["gpus"])):
             torch.cuda.set_per_process_memory_fraction(share)
         if limit := os.environ.get(memory.LIMIT):
-            import cxr_core.train  # noqa: F401  its code is not the trial's memory
+            # Code is not the trial's memory, and if it is cut off while it is imported, the process is of no more use.
+            import torch._dynamo  # what an optimizer imports when the first one is made
+
+            import cxr_core.train  # noqa: F401
 
             memory.limit_process(memory.parse_size(limit))
         self.reset_config(config)

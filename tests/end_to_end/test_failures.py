@@ -76,6 +76,18 @@ def test_a_trial_that_diverges_ends_with_its_reason_and_the_others_go_on(search,
     assert search.study.winner().number != struck.number
 
 
+def test_a_network_that_takes_more_memory_than_there_is_ends_and_the_others_go_on(search):
+    """Weights, gradients, their average and AdamW's moments of a ResNet-50 take 450 MB, however small the batch."""
+    search.env["CXR_MEMORY_LIMIT"] = "250M"
+    families = "space.model.choice={small_cnn: {width: {int: [4, 12], step: 4}}, resnet50: {}}"
+    code, _, err = search.run("--set", families, "--set", "space.epochs=3", "--trials", "6")
+    assert code == 0, err
+    ended = {(trial.family, trial.outcome) for trial in search.study.trials()}
+    assert {outcome for family, outcome in ended if family == "resnet50"} == {Outcome.INFEASIBLE}
+    assert ("small_cnn", Outcome.FULL) in ended
+    assert all("out of memory" in t.reason for t in search.study.trials() if t.outcome is Outcome.INFEASIBLE)
+
+
 def comparable(study):
     """What a search found and decided, without what depends on the clock."""
     return [

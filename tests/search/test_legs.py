@@ -140,6 +140,17 @@ def test_a_lost_process_gets_its_leg_again_but_not_for_ever(search):
     assert legs.next_leg().trial != first
 
 
+def test_a_trial_that_gets_on_between_its_losses_is_not_given_up(search):
+    legs, _ = search("asha.mode=none", slots=1)
+    first = legs.next_leg().trial
+    for epoch in range(1, 6):
+        assert legs.epoch_done(first, epoch_record(epoch, 0.6))
+        legs.process_lost(first, "node lost")
+        legs.leg_ended(first)
+        assert legs.next_leg().trial == first
+    assert legs.journal.trial(first).attempts == 5
+
+
 def test_the_same_exception_in_the_first_trials_stops_the_search(search):
     legs, _ = search(slots=1)
     for _trial in range(3):
