@@ -67,7 +67,7 @@ def publish(script: str, title: str, about: str, *parts: str, write: bool) -> No
     path = Path(script)
     command = " ".join([f"python -m benchmarks.{path.stem}", *sys.argv[1:]])
     day = f"{time.strftime('%Y-%m-%d')}; {about}, at the end {os.getloadavg()[0]:.1f} (the benchmark's own included)"
-    page = "\n\n".join([f"# {title}", f"`{command}`", day, *parts])
+    page = "\n\n".join([f"# {title}", f"`{command}`", day, *(part.strip("\n") for part in parts)])
     print(page)
     if write:
         path.with_suffix(".md").write_text(page + "\n")
