@@ -157,7 +157,9 @@ def _table(predictions: Sequence[Prediction], predictor: Predictor, rule: str) -
     config, text = predictor.checkpoint.config, io.StringIO()
     # As wide as a path may be: nothing is wrapped or cut.
     out = Console(file=text, width=5000, markup=False, emoji=False, highlight=False)
-    table = Table("film", "finding", "probability", "threshold", "", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(
+        "film", "finding", "probability", "threshold", "", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False
+    )
     for column in table.columns[2:4]:
         column.justify = "right"
     table.columns[0].no_wrap = table.columns[1].no_wrap = True
@@ -167,7 +169,7 @@ def _table(predictions: Sequence[Prediction], predictor: Predictor, rule: str) -
             table.add_row(shown, label, f"{finding.probability:.4f}", *_call(finding))
             shown = ""
         table.add_section()
-    out.print(table)
+    out.print(table, "")
     fitted = "0.5 for every finding" if rule == HALF else "fitted on the validation films of the training"
     out.print(f"model      {predictor.checkpoint.path}: {config.model.name} at {config.image_size} px")
     out.print(f"threshold  {rule}, {fitted}")

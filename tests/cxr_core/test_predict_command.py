@@ -35,10 +35,11 @@ space: {model: {small_cnn: {width: 4}}, lr: 1e-2, batch_size: 4, epochs: 3}
 
 
 @pytest.fixture(autouse=True)
-def _quiet_afterwards() -> Iterator[None]:
-    """The command sends the core's messages to the console: not beyond the test."""
+def _console_of_the_test() -> Iterator[None]:
+    """The command sends the core's messages to the console: to that of the test alone, and not beyond it."""
     core = logging.getLogger("cxr_core")
-    handlers, level = list(core.handlers), core.level
+    handlers, level = core.handlers, core.level
+    core.handlers = []
     yield
     core.handlers, core.level = handlers, level
 
