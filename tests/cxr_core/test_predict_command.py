@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -350,6 +351,18 @@ def test_a_reader_that_has_seen_enough_ends_it_without_a_fault(model: Path, film
     process.stderr.close()
     assert first["image"] == str(film)
     assert (process.wait(), err) == (0, f"{DISCLAIMER}\n")
+
+
+def test_ctrl_c_ends_it_between_two_films(model: Path, film: Path) -> None:
+    process = start(model, *[film] * 2000, "--json", stdout=subprocess.PIPE)  # more than a pipe takes
+    first = process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    with process:
+        out, err = first + process.stdout.read(), process.stderr.read()
+    assert process.returncode == 130
+    assert err.splitlines() == ["interrupted; the films told so far are complete", DISCLAIMER]
+    assert {film["model"] for film in objects(out)} == {str(model)}  # no line is cut
+    assert len(objects(out)) < 2000
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no /dev/full")
