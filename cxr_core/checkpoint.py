@@ -6,12 +6,13 @@ import platform
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
 from cxr_core.config import Task, TrainConfig
+from cxr_core.data.policy import Aspect
 from cxr_core.normalisations import Normalisation
 
 _FORMAT = 3
@@ -26,12 +27,12 @@ class Checkpoint:
     """A saved training: weights to predict with, and what is needed to go on if it was not finished.
 
     aspect: how films became square. normalise: what the network is given, from films in [0, 1]. thresholds: by rule
-    (see `fit_thresholds`), the scores of each finding from which on it is called, fitted on validation.
+    (see `train.THRESHOLDS`), the scores of each finding from which on it is called, fitted on validation.
     """
 
     path: Path
     config: TrainConfig
-    aspect: str
+    aspect: Aspect
     normalise: Normalisation
     thresholds: dict[str, list[float]]
     weights: dict[str, Tensor]
@@ -112,7 +113,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path}: not a checkpoint of this program, or of another version of it")
     try:
         return _read(path, content)
-    except (KeyError, TypeError, ValueError) as fault:
+    except (KeyError, TypeError, ValueError, AttributeError) as fault:
         raise CheckpointError(f"{path}: the checkpoint is damaged ({fault} is missing or wrong)") from None
 
 
@@ -121,6 +122,10 @@ def _read(path: Path, content: dict[str, Any]) -> Checkpoint:
     task = Task(told["kind"], tuple(told["labels"]), told["against"])
     prepared = content["preprocessing"]
     config = TrainConfig.from_flat(content["config"], task, prepared["image_size"], content["seed"])
+    if prepared["aspect"] not in get_args(Aspect):
+        raise ValueError("the aspect")
     normalise = Normalisation.from_state_dict(prepared, config.image_size)
+    if any(len(scores) != len(task.labels) for scores in content["thresholds"].values()):
+        raise ValueError("a threshold")
     saved = content["thresholds"], content["weights"], content["progress"], content["versions"]
     return Checkpoint(path, config, prepared["aspect"], normalise, *saved)

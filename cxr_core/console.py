@@ -1,6 +1,9 @@
 """Where a program's messages and progress go: stderr, so that stdout holds the answer alone."""
 
+import io
 import logging
+import os
+import sys
 
 from rich.console import Console
 from rich.logging import RichHandler
@@ -20,3 +23,20 @@ def show_log(*packages: str, level: int = logging.INFO) -> None:
     for package in packages:
         logging.getLogger(package).addHandler(handler)
         logging.getLogger(package).setLevel(level)
+
+
+def answer(text: str) -> bool:
+    """Print a line of the program's answer; False if its reader, such as `| head`, has seen enough.
+
+    Raises OSError if it cannot be printed.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a file's name may be no text
+    try:
+        print(text, flush=True)
+    except OSError as fault:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end of the process
+        if isinstance(fault, BrokenPipeError):
+            return False
+        raise
+    return True

@@ -123,15 +123,12 @@ def describe(prepared: "PreparedData") -> dict[str, Any]:
 
 def _tell(text: str) -> int:
     """Print the answer; returns the exit code."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a folder's name may be no text
+    from cxr_core.console import answer
+
     try:
-        print(text, flush=True)
-    except BrokenPipeError:  # `| head` has seen enough, and what was asked for is done
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end of the process
+        answer(text)
     except OSError as fault:
         print(f"the answer cannot be printed: {fault.strerror}", file=sys.stderr)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BAD_DATA
     return DONE
 

@@ -31,8 +31,12 @@ from cxr_core.thresholds import Rule, fit_thresholds
 
 log = logging.getLogger(__name__)
 
-THRESHOLDS: tuple[Rule, ...] = ("youden", "f1")
-"""Rules by which a checkpoint's thresholds are fitted on validation."""
+THRESHOLDS: dict[str, tuple[Rule, float | None]] = {
+    "youden": ("youden", None),
+    "f1": ("f1", None),
+    "sensitivity_90": ("sensitivity", 0.9),
+}
+"""Rules, with their level, by which a checkpoint's thresholds are fitted on validation."""
 _BATCH_NORM = "Expected more than 1 value per channel"
 """What PyTorch says when a batch normalisation meets a single value."""
 
@@ -203,7 +207,9 @@ class Training:
         if not np.isfinite(probabilities).all():
             raise Diverged(f"the network's outputs are not finite after epoch {self.epoch}")
         targets, self.probabilities = self.data.val.targets, probabilities
-        self.thresholds = {rule: fit_thresholds(targets, probabilities, rule).tolist() for rule in THRESHOLDS}
+        self.thresholds = {
+            name: fit_thresholds(targets, probabilities, *rule).tolist() for name, rule in THRESHOLDS.items()
+        }
         scores = score(targets, probabilities, self.data.labels)
         self.val_losses.append(scores.metrics["log_loss"])
         return scores

@@ -19,6 +19,7 @@ import torch
 from cxr_core.checkpoint import CheckpointError
 from cxr_core.console import show_log
 from cxr_core.data import DataError
+from cxr_core.device import is_there, named_device
 from cxr_core.located_yaml import SpaceError
 from cxr_core.models import Infeasible
 from cxr_core.recipe import load_recipe
@@ -38,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     """Train a recipe; returns the exit code."""
     args = _parse(argv)
     show_log("cxr_core")
-    if args.device.type == "cuda" and (args.device.index or 0) >= torch.cuda.device_count():
+    if not is_there(args.device):
         return _refuse(f"--device {args.device}: PyTorch does not see this GPU; leave the option out", UNUSABLE)
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -75,7 +76,12 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     add("--data", metavar="KIND:PATH", default=given, help="data set (default: $CXR_DATA or phantom)")
     add("--allow-missing", action="store_true", help="go on although many films of the data set are not on disk")
     add("--out", type=Path, required=True, metavar="FOLDER", help="where all goes; a training begun there goes on")
-    add("--device", type=_device, default=_device(), help="cpu, cuda or cuda:N (default: cuda where there is a GPU)")
+    add(
+        "--device",
+        type=named_device,
+        default=named_device(),
+        help="cpu, cuda or cuda:N (default: cuda where there is a GPU)",
+    )
     add("--threads", type=int, metavar="N", help="CPU threads (default: as PyTorch chooses)")
     add("--seed", type=int, default=0, metavar="S", help="seed of splits and training (default: 0)")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key, e.g. data.image_size=64")
@@ -88,17 +94,6 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     if args.out.exists() and not args.out.is_dir():
         parser.error(f"--out {args.out}: is no folder")
     return args
-
-
-def _device(name: str | None = None) -> torch.device:
-    name = name or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = torch.device("meta")
-    if device.type not in ("cpu", "cuda"):
-        raise argparse.ArgumentTypeError(f"{name!r} is none of cpu, cuda, cuda:0, cuda:1 ...")
-    return device
 
 
 @contextmanager

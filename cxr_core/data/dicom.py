@@ -10,10 +10,12 @@ from pydicom import uid
 from pydicom.dataset import Dataset
 
 from cxr_core.data import gdcm_process
-from cxr_core.data.film_files import check_size
+from cxr_core.data.film_files import check_grey, check_size
 
 _GREY = {"MONOCHROME1", "MONOCHROME2"}
 _COLOUR = {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"}
+_RADIOGRAPHY = {"CR", "DX", "DR", "RG", "RF", "XA", "OT"}
+"""Modalities (PS3.3 C.7.3.1.1.1) in which chest films come; OT is what scanners of films write."""
 _WHITE = 65535
 # Decoders that damaged files do not bring down, where there are such.
 _DECODERS = {
@@ -28,18 +30,24 @@ _GDCM_ALONE = {uid.JPEGLossless, uid.JPEGLosslessSV1, uid.JPEGLSLossless, uid.JP
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # what it logs on the way is in the fault that it raises
 
 
-def read(file: BinaryIO) -> np.ndarray:
+def read(file: BinaryIO, strict: bool = False) -> np.ndarray:
     """The film in an open DICOM file, (height, width) uint16 from black to white; uint8 if it is stored in colour.
 
     Stored values go through the modality LUT or rescaling, then the first VOI LUT or else the first window; without
     either, the range of the film is stretched. MONOCHROME1 is inverted; padding is black.
+    strict: refuse colours that differ, and modalities that are no radiography.
     Raises ValueError for what is no film of one frame, and what pydicom raises on damaged files.
     """
     header = pydicom.dcmread(file, force=True)
     _check(header)
+    if strict and (modality := header.get("Modality") or "OT") not in _RADIOGRAPHY:
+        raise ValueError(f"its modality is {modality}, not radiography ({', '.join(sorted(_RADIOGRAPHY))})")
     stored = _stored(header, file.name)
     if header.PhotometricInterpretation in _COLOUR:
-        return np.asarray(Image.fromarray(stored).convert("L"))
+        colours = Image.fromarray(stored)
+        if strict:
+            check_grey(colours)
+        return np.asarray(colours.convert("L"))
     stored = stored.astype(stored.dtype.newbyteorder("="), copy=False)
     # The grey of each value that a pixel may store, instead of that of each pixel.
     codes = stored.view(f"u{stored.itemsize}")

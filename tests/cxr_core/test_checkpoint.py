@@ -143,6 +143,23 @@ def test_a_checkpoint_without_a_part_of_its_preprocessing_is_refused(path: Path,
         load_checkpoint(path)
 
 
+def test_another_way_to_become_square_than_there_is_is_refused(path: Path) -> None:
+    content = torch.load(path)
+    content["preprocessing"]["aspect"] = "stretch"
+    torch.save(content, path)
+    with pytest.raises(CheckpointError, match=rf"^{re.escape(str(path))}: .*\(the aspect is missing or wrong\)"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("wrong", [{"f1": [0.5]}, {"youden": [0.5, 0.5], "f1": [0.5, 0.5, 0.5]}, [0.5, 0.5]], ids=str)
+def test_thresholds_of_another_number_of_findings_are_refused(path: Path, wrong: object) -> None:
+    content = torch.load(path)
+    content["thresholds"] = wrong
+    torch.save(content, path)
+    with pytest.raises(CheckpointError, match=rf"^{re.escape(str(path))}: the checkpoint is damaged"):
+        load_checkpoint(path)
+
+
 # Resuming
 
 

@@ -187,6 +187,11 @@ def test_a_checkpoint_holds_thresholds_fitted_on_validation(
         np.testing.assert_array_equal(
             checkpoint.thresholds[rule], fit_thresholds(data.val.targets, probabilities, rule)
         )
+    thresholds = np.array(checkpoint.thresholds["sensitivity_90"])
+    positive = data.val.targets == 1
+    least = np.ceil(0.9 * positive.sum(0))
+    assert (((probabilities >= thresholds) & positive).sum(0) >= least).all()
+    assert (((probabilities > thresholds) & positive).sum(0) < least).all()
 
 
 # Weights trained elsewhere

@@ -307,6 +307,30 @@ def test_lossless_films_are_read_by_many_threads_at_once(tmp_path: Path) -> None
 # What is no film, and damaged films
 
 
+@pytest.mark.parametrize("modality", ["CR", "DX", "RG", "OT", "", None])
+def test_a_strict_reader_reads_radiographs_alike(modality: str | None, tmp_path: Path) -> None:
+    path = written(film(RAMP, **({} if modality is None else {"Modality": modality})), tmp_path)
+    np.testing.assert_array_equal(read_film(path, strict=True), read_film(path))
+
+
+@pytest.mark.parametrize("modality", ["CT", "MR", "US", "MG", "PT", "IO"])
+def test_a_strict_reader_refuses_other_examinations(modality: str, tmp_path: Path) -> None:
+    path = written(film(RAMP, Modality=modality), tmp_path)
+    assert read_film(path).shape == RAMP.shape
+    with pytest.raises(ValueError, match=f"^its modality is {modality}, not radiography"):
+        read_film(path, strict=True)
+
+
+def test_a_strict_reader_refuses_colours_and_reads_grey_that_is_stored_as_colour(tmp_path: Path) -> None:
+    grey = np.repeat(np.arange(64, dtype=np.uint8).reshape(8, 8, 1), 3, axis=2)
+    path = written(film(grey), tmp_path)
+    np.testing.assert_array_equal(read_film(path, strict=True), grey[..., 0])
+    path = written(film(grey * np.array([3, 2, 1], np.uint8)), tmp_path)
+    assert read_film(path).shape == (8, 8)
+    with pytest.raises(ValueError, match="a colour picture, no film"):
+        read_film(path, strict=True)
+
+
 def test_a_huge_film_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
     header = film(RAMP, Rows=20_000, Columns=10_000)
     refused(written(header, tmp_path), "10000 x 20000 px is too large")

@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 
 from cxr_core.data import film_files
-from cxr_core.data.film_files import film_size, read_film
+from cxr_core.data.film_files import film_size, films_in, read_film
 
 # Wider than high, and no two corners alike: a film that is turned or mirrored is another film.
 GREY = np.add.outer(np.arange(6) * 40, np.arange(9) * 6).astype(np.uint8)
@@ -82,6 +82,45 @@ def test_colour_becomes_its_luma(tmp_path: Path) -> None:
     colour = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     luma = colour @ [0.299, 0.587, 0.114]  # ITU-R BT.601
     np.testing.assert_allclose(read_film(save(tmp_path, colour)), luma, atol=0.51)
+
+
+@pytest.mark.parametrize("mode", ["1", "LA", "RGB", "RGBA", "P", "CMYK"])
+def test_a_strict_reader_reads_grey_alike_however_it_is_stored(mode: str, tmp_path: Path) -> None:
+    path = save(tmp_path, Image.fromarray(GREY).convert(mode), "film.tiff" if mode == "CMYK" else "film.png")
+    np.testing.assert_array_equal(read_film(path, strict=True), read_film(path))
+
+
+@pytest.mark.parametrize("name", ["film.png", "film.tiff", "film.jpg", "film.webp"])
+def test_a_strict_reader_refuses_colours_that_another_reads(name: str, tmp_path: Path) -> None:
+    colour = np.full((32, 32, 3), (90, 120, 60), np.uint8)
+    colour[:16] += 40
+    path = save(tmp_path, colour, name)
+    assert read_film(path).shape == (32, 32)
+    with pytest.raises(ValueError, match="a colour picture, no film: red, green and blue differ in 100% of its pixels"):
+        read_film(path, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "tint", "is_film"), [(9_999, 16, True), (9_999, 17, False), (100, 255, True), (101, 255, False)]
+)
+def test_a_slight_tint_or_a_small_mark_is_no_colour(pixels: int, tint: int, is_film: bool, tmp_path: Path) -> None:
+    film = np.zeros((100, 100, 3), np.uint8)
+    film[-1, -1] = 200  # not blank
+    film.reshape(-1, 3)[:pixels, 0] = tint
+    path = save(tmp_path, film)
+    if is_film:
+        np.testing.assert_array_equal(read_film(path, strict=True), read_film(path))
+    else:
+        with pytest.raises(ValueError, match="a colour picture"):
+            read_film(path, strict=True)
+
+
+def test_a_strict_reader_refuses_several_pictures_in_a_file(tmp_path: Path) -> None:
+    pages = [Image.fromarray(GREY), Image.fromarray(255 - GREY)]
+    path = save(tmp_path, pages[0], "film.tiff", save_all=True, append_images=pages[1:])
+    np.testing.assert_array_equal(read_film(path), GREY)
+    with pytest.raises(ValueError, match="2 pictures in one file"):
+        read_film(path, strict=True)
 
 
 def test_a_film_of_inks_is_read_with_its_paper_white(tmp_path: Path) -> None:
@@ -161,6 +200,25 @@ def test_a_film_is_not_blank_for_a_middle_row_of_one_grey(tmp_path: Path) -> Non
     film = np.zeros((9, 8), np.uint8)
     film[0, 0] = 1
     np.testing.assert_array_equal(read_film(save(tmp_path, film)), film)
+
+
+# Folders
+
+
+def test_the_films_of_a_folder_are_known_by_their_names_or_the_mark_of_dicom(tmp_path: Path) -> None:
+    films = ["a.png", "b.JPG", "below/c.jp2", "below/d.tif", "e.dcm", "f.DICOM", "g.pgm", "h", "1.2.840.7"]
+    others = ["DICOMDIR", "films.csv", "empty", "below/Thumbs.db", "report.pdf"]
+    hidden = [".a.png", ".below/a.png"]
+    for name in films + others + hidden:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        marked = name in ("h", "1.2.840.7", "DICOMDIR", ".a.png")
+        (tmp_path / name).write_bytes(b"\0" * 128 + b"DICM" if marked else b"")
+    assert films_in(str(tmp_path)) == (sorted(str(tmp_path / name) for name in films), len(others))
+
+
+def test_a_folder_that_is_not_there_is_a_fault(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        films_in(str(tmp_path / "nowhere"))
 
 
 # Damaged and useless files
