@@ -13,8 +13,14 @@ search: environment
 	    --set 'baselines=[recipes/three_conv.yaml, recipes/resnet18.yaml]' \
 	    --set 'space.model.choice={small_cnn: {width: {int: [16, 32], step: 16}}, inception_resnet: {width: 16, residual_scale: {float: [0.05, 1.0], log: true}}, resnet18: {}, densenet121: {}}'
 
+# The tests of single parts run side by side, on one thread each; a whole search takes all cores itself.
 test: environment lint
+ifdef TESTS
 	$(RUN) -m pytest $(TESTS)
+else
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n logical --maxprocesses 8 --dist worksteal --ignore tests/end_to_end
+	$(RUN) -m pytest tests/end_to_end
+endif
 
 lint: environment
 	$(VENV)/bin/ruff check .
