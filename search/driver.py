@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 from cxr_core.data import DataName, PreparedData
 from cxr_core.models import measure_model
@@ -25,8 +26,11 @@ _NOTE_EVERY = 10.0
 """Seconds between notes of the time used, which is what a kill can lose of the time budget's account."""
 
 
-def drive(study: Study, legs: Legs, prepared: PreparedData, resources: Resources) -> None:
-    """Train the legs of a study with Ray until there are none, or a signal ends it. Raises PreflightError."""
+def drive(study: Study, legs: Legs, prepared: PreparedData, resources: Resources, **kind: Any) -> None:
+    """Train the legs of a study with Ray until there are none, or a signal ends it. Raises PreflightError.
+
+    kind: what the study is to remember of this session beside its beginning and its slots.
+    """
     # Ray is imported only when a search starts, and this first: it sets what Ray reads when it is imported.
     from search.ray_cluster import start_ray
     from search.ray_legs import run_legs
@@ -45,7 +49,7 @@ def drive(study: Study, legs: Legs, prepared: PreparedData, resources: Resources
     # The first look at a network imports seconds' worth of torch; it might as well do so while Ray starts.
     threading.Thread(target=measure_model, args=(Chosen("small_cnn"), 32, 1, 0.0), daemon=True).start()
     noted = time.monotonic()
-    study.note("session", {"at": time.time(), "slots": resources.concurrent, "gpus": resources.gpus})
+    study.note("session", {"at": time.time(), "slots": resources.concurrent, "gpus": resources.gpus, **kind})
     # Ray has a SIGTERM handler of its own: ours comes after it.
     with start_ray(resources), drained_on_signal(legs), Progress(legs, study.name) as progress:
 
