@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cxr_core.data import DataName, PreparedData
 from cxr_core.models import measure_model
@@ -19,6 +19,9 @@ from search.placement import Resources
 from search.preflight import prepare_sizes
 from search.progress import Progress
 from search.study import Study
+
+if TYPE_CHECKING:
+    from search.worker import Workplace
 
 log = logging.getLogger(__name__)
 
@@ -34,18 +37,7 @@ def drive(study: Study, legs: Legs, prepared: PreparedData, resources: Resources
     # Ray is imported only when a search starts, and this first: it sets what Ray reads when it is imported.
     from search.ray_cluster import start_ray
     from search.ray_legs import run_legs
-    from search.worker import Workplace
 
-    workplace = Workplace(
-        folder=str(study.folder),
-        data=DataName.parse(study.facts["data"]),
-        caches=prepare_sizes(prepared, legs.fidelities.image_sizes),
-        aspect=prepared.policy.aspect,
-        metric=legs.space.header.objective.metric,
-        threads=max(1, int(resources.cpus)),
-        device="cuda" if resources.gpus else "cpu",
-        latency="latency_ms" in study.objective.costs,
-    )
     # The first look at a network imports seconds' worth of torch; it might as well do so while Ray starts.
     threading.Thread(target=measure_model, args=(Chosen("small_cnn"), 32, 1, 0.0), daemon=True).start()
     noted = time.monotonic()
@@ -62,7 +54,23 @@ def drive(study: Study, legs: Legs, prepared: PreparedData, resources: Resources
                 if (left := legs.seconds_left()) is not None:
                     study.note("forecast", time.time() + left)
 
-        run_legs(legs, workplace, resources, beat)
+        run_legs(legs, workplace(study, legs, prepared, resources), resources, beat)
+
+
+def workplace(study: Study, legs: Legs, prepared: PreparedData, resources: Resources) -> "Workplace":
+    """What every leg is handed: of the films, those of the development splits alone."""
+    from search.worker import Workplace
+
+    return Workplace(
+        folder=str(study.folder),
+        data=DataName.parse(study.facts["data"]),
+        caches=prepare_sizes(prepared, legs.fidelities.image_sizes),
+        aspect=prepared.policy.aspect,
+        metric=legs.space.header.objective.metric,
+        threads=max(1, int(resources.cpus)),
+        device="cuda" if resources.gpus else "cpu",
+        latency="latency_ms" in study.objective.costs,
+    )
 
 
 @contextmanager

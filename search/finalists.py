@@ -3,11 +3,11 @@
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
+from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import kendalltau, spearmanr, ttest_ind
+from scipy.stats import kendalltau, spearmanr, ttest_ind_from_stats
 
 from cxr_core.bootstrap import bootstrap, macro_samples, paired_difference, percentile_interval
 from cxr_core.metrics import EPOCH_METRICS, defined_labels, macro, per_label
@@ -170,7 +170,7 @@ class _Resampled:
 
     def _reached(self, number: int, values: Sequence[float]) -> Reached:
         interval = percentile_interval(self.of(number))
-        sd = stdev(values) if len(values) > 1 else math.nan
+        sd = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan  # `statistics` takes no NaN
         return Reached(tuple(values), fmean(values), sd, float(interval.low), float(interval.high))
 
     def standing(self, winner: int) -> Standing:
@@ -212,9 +212,10 @@ def _seeds_p(one: Sequence[float], other: Sequence[float]) -> float:
     """Welch's t-test; NaN where a spread is unknown. Spreads of 0 leave nothing to the seeds."""
     if min(len(one), len(other)) < 2 or np.isnan([*one, *other]).any():
         return math.nan
-    if stdev(one) == stdev(other) == 0:
+    if len(set(one)) == len(set(other)) == 1:
         return float(one[0] == other[0])
-    return float(ttest_ind(one, other, equal_var=False).pvalue)
+    spreads = [(np.mean(of), np.std(of, ddof=1), len(of)) for of in (one, other)]
+    return float(ttest_ind_from_stats(*spreads[0], *spreads[1], equal_var=False).pvalue)
 
 
 def holm(p: Sequence[float]) -> list[float]:

@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from search.finals_record import in_words
+from search.finals_words import averaged, differs, opened, optimism, p_value, ranking, reached
 
 
 def finals_page(record: Mapping[str, Any], report: object) -> Group:
@@ -40,50 +40,8 @@ def _page(record: Mapping[str, Any], report: object) -> Iterator[RenderableType]
     for warning in record["warnings"]:
         yield Text(warning, style="yellow")
     yield Text(optimism(record))
-    if agreement := ranking(record):
-        yield Text(agreement)
+    for said in (ranking(record), averaged(record)):
+        if said:
+            yield Text(said)
     yield Text(opened(record["openings"]))
     yield Text(f"report   {report}")
-
-
-def reached(side: Mapping[str, Any]) -> str:
-    """Mean, spread and interval of a finalist on one split."""
-    spread = "" if side["sd"] is None else f" ± {in_words(side['sd'])}"
-    return f"{in_words(side['mean'])}{spread} [{in_words(side['low'])}, {in_words(side['high'])}]"
-
-
-def differs(difference: Mapping[str, Any]) -> str:
-    """A difference, its interval, and whether it is noise."""
-    low, high = in_words(difference["low"], signed=True), in_words(difference["high"], signed=True)
-    verdict = ", within noise" if difference["is_noise"] else ""
-    return f"{in_words(difference['value'], signed=True)} [{low}, {high}]{verdict}"
-
-
-def p_value(difference: Mapping[str, Any]) -> str:
-    """The corrected p of a difference."""
-    p = difference["p_holm"]
-    return "-" if p is None else f"{p:.3f}"
-
-
-def optimism(record: Mapping[str, Any]) -> str:
-    """How much lower the winner came out on test than on validation."""
-    gap = record["gap"]
-    if gap["value"] is None:
-        return f"The {record['metric']} of the winner is undefined on one of the splits, so its optimism is unknown."
-    low, high = in_words(gap["low"], signed=True), in_words(gap["high"], signed=True)
-    how = "Optimism gap of the winner (how much worse test is than validation)"
-    return f"{how}: {in_words(gap['value'], signed=True)} [{low}, {high}]."
-
-
-def ranking(record: Mapping[str, Any]) -> str:
-    """How well validation ranked the finalists; empty where there are too few to tell."""
-    told = record["ranking"]
-    if told["spearman"] is None:
-        return ""
-    said = f"Spearman {told['spearman']:.2f}, Kendall {told['kendall']:.2f}"
-    return f"Validation ranked the {len(record['finalists'])} finalists as test does with a correlation of: {said}."
-
-
-def opened(openings: list[Mapping[str, Any]]) -> str:
-    """How often the test split was opened."""
-    return f"The test split was opened {'once' if len(openings) == 1 else f'{len(openings)} times'}."

@@ -1,7 +1,6 @@
 """The finalists' result as a study keeps it, `finalists.json`, for the terminal, the report and other programs."""
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -92,10 +91,3 @@ def _reached(reached: Reached, difference: Difference | None) -> dict[str, Any]:
 
 def _films(standing: Standing) -> dict[str, int]:
     return {"films": standing.films, "labels": standing.labels, "of_labels": standing.of_labels}
-
-
-def in_words(value: float | None, signed: bool = False) -> str:
-    """A figure of a record with four decimals, or what stands for one that is undefined."""
-    if value is None or math.isnan(value):
-        return "-"
-    return f"{value:+.4f}" if signed else f"{value:.4f}"

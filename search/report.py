@@ -15,11 +15,13 @@ from markupsafe import Markup
 
 from cxr_core.html_page import write_html
 from search import figures
+from search import finals_words as finals
 from search.account import saved, shares, spreads
 from search.durations import format_duration
 from search.exit_codes import DONE, USAGE
 from search.fidelity import Fidelities
 from search.figures import progress, standing, title
+from search.finals_record import read_record
 from search.ledger import history
 from search.life import in_words
 from search.overview import Overview, failures, figure, values_of
@@ -66,6 +68,7 @@ class _Report:
         self.full = sorted((trial for trial in self.trials if trial.outcome is Outcome.FULL), key=self._order)
         self.violators = {trial.number: broken for trial in self.full if (broken := self._broken(trial))}
         self.ranked = [t for t in self.full if t.repeats is None and t.number not in self.violators]
+        self.finals, self.openings = read_record(study.folder), self.facts.get("test_openings", [])
         self.early = figures.early_study(study, self.trials, self.rungs)
 
     def content(self) -> dict[str, Any]:
@@ -73,6 +76,7 @@ class _Report:
         log = history(self.trials)
         return {
             "study": self.study,
+            "trials": self.trials,
             "header": self.header,
             "facts": self.facts,
             "metric": self.metric,
@@ -85,6 +89,10 @@ class _Report:
             "key_figures": self._key_figures(),
             "areas": self._areas(),
             "leaderboard": self._leaderboard(),
+            "finals": self.finals,
+            "words": finals,
+            "opened": finals.opened(self.openings),
+            "openings": [(_date(opening["at"]), opening) for opening in self.openings],
             "violators": [(self.trials[number], broken) for number, broken in self.violators.items()],
             "spreads": spreads(self.trials),
             "failures": failures(self.trials),
@@ -138,9 +146,12 @@ class _Report:
         count = len(self.ranked)
         said = [f"Best of {count} full trials: {one}" if count > 1 else f"The only full trial: {one}"]
         said += [*self._compromises(), *self._rivals()]
-        sealed = "The test split has not been opened"
+        sealed = finals.opened(self.openings).removesuffix(".")
         chosen = f"this value is the best of {count} on the films it was chosen by, and is optimistic"
-        said.append(f"{sealed}: {chosen}." if count > 1 else f"{sealed}.")
+        said.append(f"{sealed}: {chosen}." if count > 1 and not self.finals else f"{sealed}.")
+        if self.finals:
+            winner = title(self.trials[self.finals["winner"]])
+            said = [*finals.headline(self.finals, winner, self.metric), *said]
         if pending := sum(trial.outcome is Outcome.OPEN for trial in self.trials):
             said.append(f"Not ended: {pending} of {len(self.trials)} trials. The search is running, or can be resumed.")
         return said
