@@ -38,6 +38,7 @@ def drive(study: Study, legs: Legs, prepared: PreparedData, resources: Resources
     from search.ray_cluster import start_ray
     from search.ray_legs import run_legs
 
+    place = workplace(study, legs, prepared, resources)
     # The first look at a network imports seconds' worth of torch; it might as well do so while Ray starts.
     threading.Thread(target=measure_model, args=(Chosen("small_cnn"), 32, 1, 0.0), daemon=True).start()
     noted = time.monotonic()
@@ -54,7 +55,7 @@ def drive(study: Study, legs: Legs, prepared: PreparedData, resources: Resources
                 if (left := legs.seconds_left()) is not None:
                     study.note("forecast", time.time() + left)
 
-        run_legs(legs, workplace(study, legs, prepared, resources), resources, beat)
+        run_legs(legs, place, resources, beat)
 
 
 def workplace(study: Study, legs: Legs, prepared: PreparedData, resources: Resources) -> "Workplace":
