@@ -505,7 +505,7 @@ def test_each_opening_of_the_test_split_is_counted_with_its_reason_and_code(stud
     page = Page(study)
     assert "The test split was opened 2 times." in page.first_screen
     assert "The test split was opened 2 times." in page["data"]
-    assert "2001-09-09 01:46 UTC to evaluate the finalists 0 0.1.0 , commit 0123456789ab" in page["data"]
+    assert "2001-09-09 01:46 UTC to evaluate the finalists 0 0.1.0, commit 0123456789ab" in page["data"]
     assert "2001-09-10 01:46 UTC" in page["data"]
 
 
