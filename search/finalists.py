@@ -278,7 +278,8 @@ def _warnings(metric: str, winner: int, validation: Standing) -> list[str]:
             "the winner is left to chance."
         )
     if once := [number for number, reached in validation.reached.items() if len(reached.values) == 1]:
-        said.append(f"With a single training of {_named(once)}, nobody knows how much of its value is the seed's.")
+        was = "was" if len(once) == 1 else "were"
+        said.append(f"{_named(once).capitalize()} {was} trained once: how far another seed would move that is unknown.")
     mean = validation.reached[winner].mean
     if metric in _BEST_IS_ONE and mean >= _CEILING:
         said.append(

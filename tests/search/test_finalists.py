@@ -186,7 +186,7 @@ def test_a_saturated_validation_is_warned_of():
 def test_a_single_training_is_warned_of():
     split = draw(np.random.default_rng(13), {0: 1.0}, seeds=1)
     (warning,) = judge(split, split, "auroc_macro", resamples=100).warnings
-    assert "single training of trial 0" in warning
+    assert "Trial 0 was trained once" in warning
 
 
 def test_how_well_validation_ranked_the_finalists_is_told_by_ranks():
