@@ -69,6 +69,8 @@ class _Report:
         self.violators = {trial.number: broken for trial in self.full if (broken := self._broken(trial))}
         self.ranked = [t for t in self.full if t.repeats is None and t.number not in self.violators]
         self.finals, self.openings = read_record(study.folder), self.facts.get("test_openings", [])
+        if self.finals:
+            self.best = self.trials[self.finals["winner"]]
         self.early = figures.early_study(study, self.trials, self.rungs)
 
     def content(self) -> dict[str, Any]:
@@ -142,19 +144,32 @@ class _Report:
         """What was found, in sentences; the first one is the answer."""
         if not self.best:
             return self._nothing_found()
+        said = self._of_finals(self.finals) if self.finals else self._of_search()
+        if pending := sum(trial.outcome is Outcome.OPEN for trial in self.trials):
+            said.append(f"Not ended: {pending} of {len(self.trials)} trials. The search is running, or can be resumed.")
+        return said
+
+    def _of_search(self) -> list[str]:
+        assert self.best
         one = f"trial {title(self.best)}, validation {self.metric} {self.best.value:.4f}."
         count = len(self.ranked)
         said = [f"Best of {count} full trials: {one}" if count > 1 else f"The only full trial: {one}"]
         said += [*self._compromises(), *self._rivals()]
         sealed = finals.opened(self.openings).removesuffix(".")
         chosen = f"this value is the best of {count} on the films it was chosen by, and is optimistic"
-        said.append(f"{sealed}: {chosen}." if count > 1 and not self.finals else f"{sealed}.")
-        if self.finals:
-            winner = title(self.trials[self.finals["winner"]])
-            said = [*finals.headline(self.finals, winner, self.metric), *said]
-        if pending := sum(trial.outcome is Outcome.OPEN for trial in self.trials):
-            said.append(f"Not ended: {pending} of {len(self.trials)} trials. The search is running, or can be resumed.")
+        said.append(f"{sealed}: {chosen}." if count > 1 else f"{sealed}.")
         return said
+
+    def _of_finals(self, record: dict[str, Any]) -> list[str]:
+        assert self.best
+        said = [*finals.headline(record, title(self.best), self.metric), *self._compromises()]
+        leader = self.overview.winner
+        if leader and leader.number != self.best.number:
+            value = f"validation {self.metric} {leader.value:.4f} in one training"
+            known = leader.number in [row["trial"] for row in record["finalists"]]
+            why = "other seeds put it behind" if known else "it came after the finals; search.finalize compares it"
+            said.append(f"Best of the search was trial {title(leader)}, {value}: {why}.")
+        return [*said, finals.opened(self.openings)]
 
     def _compromises(self) -> list[str]:
         """How several objectives, and the constraints, bear on who wins."""
