@@ -14,7 +14,8 @@ class Checkpoints:
 
     best: full trials, by the objective, whose checkpoint is kept, beside every baseline's and the Pareto front's.
     quota: bytes for all of them together, or None; what exceeds it goes from the worst full trial up, the winner last.
-    Trials that may go on keep theirs whatever the quota: without it they would be lost.
+    Trials that may go on keep theirs whatever the quota: without it they would be lost. So do the trainings of the
+    finalists, which the study's fact `finalists` lists: they are to be evaluated.
     """
 
     def __init__(self, folder: Path, journal: Journal, best: int, quota: float | None = None):
@@ -43,16 +44,25 @@ class Checkpoints:
 
     def _displace(self, full: list[Trial]) -> None:
         """Of the full trials, drop the checkpoints of those that are too many, then of those that are too large."""
-        ranked = self._ranked(full)
+        ranked, finalists = self._ranked(full), self._finalists(full)
         front = {trial.number for trial in self.journal.front()} if len(self.journal.objective.metrics) > 1 else set()
-        kept = [t for place, t in enumerate(ranked) if place < self.best or t.baseline or t.number in front]
-        while self.quota is not None and len(kept) > 1 and sum(map(self._size, kept)) > self.quota:
+        others = [(place, t) for place, t in enumerate(ranked) if t.number not in finalists]
+        kept = [t for place, t in others if place < self.best or t.baseline or t.number in front]
+        finals = [trial for trial in ranked if trial.number in finalists]
+        least = 0 if finals else 1
+        while self.quota is not None and len(kept) > least and sum(map(self._size, kept + finals)) > self.quota:
             kept.pop()
+        kept += finals
         staying = {trial.number for trial in kept}
         for trial in ranked:
             if trial.number not in staying:
                 self._drop(trial)
         self._kept = kept  # who has been displaced never comes back
+
+    def _finalists(self, full: list[Trial]) -> set[int]:
+        """The finalists among full trials, and their repeats."""
+        named = self.journal.facts.get("finalists", [])
+        return {trial.number for trial in full if trial.number in named or trial.repeats in named}
 
     def _ranked(self, full: list[Trial]) -> list[Trial]:
         """Full trials from the best down, those outside the constraints last."""

@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 
 from cxr_core.bootstrap import bootstrap, macro_samples
-from cxr_core.train import Training
 from search.study import Study
 from search.trial import Trial
 
@@ -19,16 +18,16 @@ def scores_path(folder: Path, trial: int, epoch: int) -> Path:
     return folder / "trials" / f"{trial:05d}" / f"scores-{epoch:04d}.npz"
 
 
-def save_scores(path: Path, training: Training) -> None:
-    """Keep a training's validation scores, with the films that they belong to; whole or not at all."""
-    assert training.probabilities is not None, "no epoch has been trained"
+def save_scores(path: Path, images: pd.Series, scores: np.ndarray) -> None:
+    """Keep the scores (films, labels) of a training, with the films that they belong to; whole or not at all."""
     partial = path.with_name(f".{path.name}.partial")
     with partial.open("wb") as file:
-        np.savez(file, images=training.data.val.table["image"].to_numpy(str), scores=training.probabilities)
+        np.savez(file, images=images.to_numpy(str), scores=scores)
     partial.replace(path)
 
 
-def _by_image(path: Path) -> pd.DataFrame:
+def read_scores(path: Path) -> pd.DataFrame:
+    """Kept scores, a row a film by its image and a column a label. Raises FileNotFoundError."""
     with np.load(path) as file:
         return pd.DataFrame(file["scores"], index=file["images"])
 
@@ -48,7 +47,7 @@ class Credibility:
         Each is a trial and the epoch whose scores count. 0 where the scores of one are gone: the plain rule holds.
         """
         try:
-            kept = [_by_image(scores_path(self.study.folder, trial.number, epoch)) for trial, epoch in (one, other)]
+            kept = [read_scores(scores_path(self.study.folder, trial.number, epoch)) for trial, epoch in (one, other)]
         except FileNotFoundError:
             return 0.0
         films = self._films.loc[kept[0].index]

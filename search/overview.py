@@ -121,10 +121,8 @@ class Overview:
 def _state(study: Study, trials: Sequence[Trial]) -> State:
     if Study.is_running(study.folder):
         return State("running", "its driver is at work")
-    ended = study.facts.get("ended")
-    seen = [study.facts.get("session", {}).get("at", 0.0), *(trial.decisions[-1].at for trial in trials)]
-    seen += [trial.epochs[-1].at for trial in trials if trial.epochs]
-    if ended is None or ended["at"] < max(seen):
+    ended = ending(study, trials)
+    if ended is None:
         return State("stopped", "its driver was killed, or the machine went down")
     why = ended["why"]
     if why in signal.Signals.__members__:
@@ -132,6 +130,18 @@ def _state(study: Study, trials: Sequence[Trial]) -> State:
     if why == "mistake":
         return State("stopped", "the first trials all failed in the same way")
     return State("ended", _ENDS[why])
+
+
+def ending(study: Study, trials: Sequence[Trial]) -> dict[str, Any] | None:
+    """How the search ended: when (`at`) and `why`; None if its driver left no word. What finals do changes nothing."""
+    ended: dict[str, Any] | None = study.facts.get("ended")
+    session = study.facts.get("session", {})
+    if "after" in session:
+        before: dict[str, Any] | None = session["after"]
+        return before
+    seen = [session.get("at", 0.0), *(trial.decisions[-1].at for trial in trials)]
+    seen += [trial.epochs[-1].at for trial in trials if trial.epochs]
+    return None if ended is None or ended["at"] < max(seen) else ended
 
 
 def _rungs(header: Header, objective: Objective, trials: Iterable[Trial]) -> Rungs:

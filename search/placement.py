@@ -13,6 +13,16 @@ _CONTEXT = 600 * 2**20
 
 
 @dataclass(frozen=True)
+class Resources:
+    """Where legs run: how many at once, with how many CPU cores and GPUs each; address of a cluster, or None."""
+
+    concurrent: int
+    cpus: float = 1
+    gpus: float = 0
+    address: str | None = None
+
+
+@dataclass(frozen=True)
 class Node:
     """What one machine of the cluster offers to legs; memory in bytes."""
 

@@ -5,10 +5,9 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 
 from cxr_core import memory
-from search.placement import Node
+from search.placement import Node, Resources
 from search.preflight import PreflightError
 
 # Ray reads these when it is imported: no copies of results, no state of its own, no signal handler, no messages.
@@ -33,16 +32,6 @@ _CONNECT_TIMEOUT = 5.0
 """Seconds that a cluster has to answer."""
 _OBJECT_STORE = 100 * 2**20
 """Bytes of Ray's object store: films go through the page cache, so only small results pass through it."""
-
-
-@dataclass(frozen=True)
-class Resources:
-    """Where legs run: how many at once, with how many CPU cores and GPUs each; address of a cluster, or None."""
-
-    concurrent: int
-    cpus: float = 1
-    gpus: float = 0
-    address: str | None = None
 
 
 def nodes() -> list[Node]:

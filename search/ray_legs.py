@@ -17,8 +17,8 @@ from ray.tune.search import Searcher
 from search.full_disk import DISK, is_disk_full
 from search.legs import Leg, Legs, Pause
 from search.lost_processes import LostProcesses
-from search.placement import Placement
-from search.ray_cluster import Resources, nodes
+from search.placement import Placement, Resources
+from search.ray_cluster import nodes
 from search.worker import LegTrainable, Workplace
 
 log = logging.getLogger(__name__)

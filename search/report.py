@@ -15,11 +15,13 @@ from markupsafe import Markup
 
 from cxr_core.html_page import write_html
 from search import figures
+from search import finals_words as finals
 from search.account import saved, shares, spreads
 from search.durations import format_duration
 from search.exit_codes import DONE, USAGE
 from search.fidelity import Fidelities
 from search.figures import progress, standing, title
+from search.finals_record import read_record
 from search.ledger import history
 from search.life import in_words
 from search.overview import Overview, failures, figure, values_of
@@ -66,6 +68,9 @@ class _Report:
         self.full = sorted((trial for trial in self.trials if trial.outcome is Outcome.FULL), key=self._order)
         self.violators = {trial.number: broken for trial in self.full if (broken := self._broken(trial))}
         self.ranked = [t for t in self.full if t.repeats is None and t.number not in self.violators]
+        self.finals, self.openings = read_record(study.folder), self.facts.get("test_openings", [])
+        if self.finals:
+            self.best = self.trials[self.finals["winner"]]
         self.early = figures.early_study(study, self.trials, self.rungs)
 
     def content(self) -> dict[str, Any]:
@@ -73,6 +78,7 @@ class _Report:
         log = history(self.trials)
         return {
             "study": self.study,
+            "trials": self.trials,
             "header": self.header,
             "facts": self.facts,
             "metric": self.metric,
@@ -85,6 +91,10 @@ class _Report:
             "key_figures": self._key_figures(),
             "areas": self._areas(),
             "leaderboard": self._leaderboard(),
+            "finals": self.finals,
+            "words": finals,
+            "opened": finals.opened(self.openings),
+            "openings": [(_date(opening["at"]), opening) for opening in self.openings],
             "violators": [(self.trials[number], broken) for number, broken in self.violators.items()],
             "spreads": spreads(self.trials),
             "failures": failures(self.trials),
@@ -134,16 +144,32 @@ class _Report:
         """What was found, in sentences; the first one is the answer."""
         if not self.best:
             return self._nothing_found()
+        said = self._of_finals(self.finals) if self.finals else self._of_search()
+        if pending := sum(trial.outcome is Outcome.OPEN for trial in self.trials):
+            said.append(f"Not ended: {pending} of {len(self.trials)} trials. The search is running, or can be resumed.")
+        return said
+
+    def _of_search(self) -> list[str]:
+        assert self.best
         one = f"trial {title(self.best)}, validation {self.metric} {self.best.value:.4f}."
         count = len(self.ranked)
         said = [f"Best of {count} full trials: {one}" if count > 1 else f"The only full trial: {one}"]
         said += [*self._compromises(), *self._rivals()]
-        sealed = "The test split has not been opened"
+        sealed = finals.opened(self.openings).removesuffix(".")
         chosen = f"this value is the best of {count} on the films it was chosen by, and is optimistic"
         said.append(f"{sealed}: {chosen}." if count > 1 else f"{sealed}.")
-        if pending := sum(trial.outcome is Outcome.OPEN for trial in self.trials):
-            said.append(f"Not ended: {pending} of {len(self.trials)} trials. The search is running, or can be resumed.")
         return said
+
+    def _of_finals(self, record: dict[str, Any]) -> list[str]:
+        assert self.best
+        said = [*finals.headline(record, title(self.best), self.metric), *self._compromises()]
+        leader = self.overview.winner
+        if leader and leader.number != self.best.number:
+            value = f"validation {self.metric} {leader.value:.4f} in one training"
+            known = leader.number in [row["trial"] for row in record["finalists"]]
+            why = "other seeds put it behind" if known else "it came after the finals; search.finalize compares it"
+            said.append(f"Best of the search was trial {title(leader)}, {value}: {why}.")
+        return [*said, finals.opened(self.openings)]
 
     def _compromises(self) -> list[str]:
         """How several objectives, and the constraints, bear on who wins."""

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from search import slots
 from search.durations import format_duration, parse_duration
 from search.exit_codes import DONE, KILLED, NO_VALID_TRIAL, PREFLIGHT, STOPPED, USAGE
 
@@ -34,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
             from search.dry_run import dry_run
 
             data = parse_data_name(_data(args) or "phantom")
-            return dry_run(space, data, args.concurrent or default_concurrent(args), args.seed)
+            return dry_run(space, data, args.concurrent or slots.default_concurrent(args), args.seed)
         from search.session import run_session
 
         return _tell(run_session(space, _request(args, space.header.name)), args)
@@ -65,15 +66,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         metavar="8h",
         help="training time of the study, in all, such as 10m or 8h (default: the space's budget)",
     )
-    add("--concurrent", type=int, metavar="N", help="trials trained at once (default: as many as fit this machine)")
-    add(
-        "--cpus-per-trial",
-        type=float,
-        metavar="C",
-        help="CPU cores and threads of a trial (default: this machine's cores / --concurrent; on a cluster 1)",
-    )
-    add("--gpus-per-trial", type=float, metavar="G", help="GPUs of a trial (default: 1 where there is one, else 0)")
-    add("--address", metavar="auto", help="address of a Ray cluster (default: this machine alone)")
+    slots.add_options(parser)
     add("--mlflow", metavar="URI", help="MLflow server (default: a database beside the studies)")
     add("--resume", action="store_true", help="go on with an existing study")
     add("--fresh", action="store_true", help="start anew; an existing study of that name is kept under another")
@@ -100,11 +93,9 @@ def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         parser.error("--warm-start is for a new study; a resumed one keeps the start it had")
     if args.space is None and not (args.resume and args.study):
         parser.error("--space FILE is needed (or --resume with --study NAME)")
-    if args.address and not args.concurrent:
-        parser.error("--address needs --concurrent N: a cluster that grows on demand must know how far")
-    for option in ("trials", "concurrent"):
-        if (value := getattr(args, option)) is not None and value < 1:
-            parser.error(f"--{option} must be 1 or more, not {value}")
+    slots.check_options(parser, args)
+    if args.trials is not None and args.trials < 1:
+        parser.error(f"--trials must be 1 or more, not {args.trials}")
     if args.seed < 0:
         parser.error(f"--seed must be 0 or more, not {args.seed}")
     try:
@@ -123,37 +114,15 @@ def _data(args: argparse.Namespace) -> str | None:
     return args.data or os.environ.get("CXR_DATA")
 
 
-def default_concurrent(args: argparse.Namespace) -> int:
-    """As many trials at once as this machine has room for; fills in the cores and GPUs of a trial if not given."""
-    import torch
-
-    if args.gpus_per_trial is None:
-        args.gpus_per_trial = 1.0 if torch.cuda.is_available() or args.address else 0.0
-    cores = len(os.sched_getaffinity(0))
-    fitting = max(1, int(cores / (args.cpus_per_trial or 1)))
-    if args.gpus_per_trial:
-        fitting = max(1, int(torch.cuda.device_count() / args.gpus_per_trial))
-    if args.cpus_per_trial is None:
-        args.cpus_per_trial = 1 if args.address else max(1, cores // (args.concurrent or fitting))
-    return fitting
-
-
 def _request(args: argparse.Namespace, name: str) -> "Request":
-    from search.preflight import check_gpu
     from search.session import Request
     from search.study import STUDIES
 
-    fitting = default_concurrent(args)
-    if not args.address:
-        check_gpu(args.gpus_per_trial)
     return Request(
         folder=(STUDIES / (args.study or name)).resolve(),
         data=_data(args),
         seed=args.seed,
-        concurrent=args.concurrent or fitting,
-        cpus=args.cpus_per_trial,
-        gpus=args.gpus_per_trial,
-        address=args.address,
+        resources=slots.resources(args),
         mlflow=args.mlflow,
         resume=args.resume,
         fresh=args.fresh,

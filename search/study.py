@@ -78,8 +78,13 @@ class Study(Journal):
     @classmethod
     def find(cls, name: str, *, follow: bool = False) -> "Study":
         """Open a study by its name in `studies/` or by its folder. Raises StudyError if there is none."""
+        return cls(cls.place(name), follow=follow)
+
+    @staticmethod
+    def place(name: str) -> Path:
+        """The folder of a study that is named, or is given by its folder; there may be none."""
         inside = STUDIES / name
-        return cls(Path(name) if Path(name).is_dir() and not inside.is_dir() else inside, follow=follow)
+        return Path(name) if Path(name).is_dir() and not inside.is_dir() else inside
 
     @staticmethod
     @contextmanager

@@ -134,7 +134,8 @@ class LegTrainable(tune.Trainable):
         done = self.leg.before + epoch.index
         if done in self.leg.scored:
             self._folder.mkdir(exist_ok=True)
-            save_scores(scores_path(Path(self.workplace.folder), self.leg.trial, done), self._training)
+            path = scores_path(Path(self.workplace.folder), self.leg.trial, done)
+            save_scores(path, self._training.data.val.table["image"], self._training.probabilities)
         record = EpochRecord(
             epoch=done,
             value=value,

@@ -4,10 +4,13 @@ import math
 from dataclasses import replace
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 
 from search import figures
 from search.exit_codes import DONE, USAGE
+from search.finalists import Scored, judge
+from search.finals_record import describe, write_record
 from search.report import main, write_report
 from search.rungs import RungPolicy, Rungs
 from search.space import Baseline
@@ -427,3 +430,122 @@ def test_failures_are_told_by_class_and_reason(study, space):
 def test_a_search_without_failures_says_so(study, space):
     train_in_full(study, propose(study, space), 0.8)
     assert "No trial has failed." in Page(study)["failures"]
+
+
+def judged(study, qualities, test=None, openings=1):
+    """The finals of some trials, as the command leaves them: scores lie `quality` apart, by trial."""
+    rng = np.random.default_rng(0)
+
+    def split(apart):
+        targets = (rng.random((400, 1)) < 0.4).astype(float)
+        scores = {n: 1 / (1 + np.exp(-(targets * a + rng.normal(size=(3, 400, 1))))) for n, a in apart.items()}
+        return Scored(targets, np.arange(400), scores)
+
+    verdict = judge(split(qualities), split(test or qualities), "auroc_macro", resamples=200)
+    finalists = [study.trial(number) for number in qualities]
+    opened = {"reason": "to evaluate the finalists", "trials": list(qualities), "version": "0.1.0"}
+    opened |= {"commit": "0123456789abcdef", "changed": False}
+    study.note("test_openings", [{"at": 1e9 + 86400 * day, **opened} for day in range(openings)])
+    trainings = {trial.number: [trial] * 3 for trial in finalists}
+    write_record(study.folder, describe(study.folder, verdict, finalists, trainings, [], study.facts["test_openings"]))
+    return verdict
+
+
+def test_without_finals_the_page_says_that_the_test_split_is_closed(study, space):
+    train_in_full(study, propose(study, space), 0.8)
+    page = Page(study)
+    assert "finalists" not in page.sections
+    assert "The test split has not been opened." in page.first_screen
+    assert "The test split has not been opened." in page["data"]
+    assert "Openings" not in page["data"]
+
+
+def test_the_finals_come_first_with_interval_noise_and_optimism(study, space):
+    for value in (0.8, 0.7, 0.6):
+        train_in_full(study, propose(study, space), value)
+    verdict = judged(study, {0: 2.0, 1: 1.95, 2: 0.3}, test={0: 1.0, 1: 0.95, 2: 0.3})
+    page, reached = Page(study), verdict.test.reached[verdict.winner]
+    family = study.trial(verdict.winner).family
+    interval = f"95 % interval {reached.low:.4f} to {reached.high:.4f}"
+    value = f"test macro AUROC {reached.mean:.4f} ({interval}), the mean of 3 seeds."
+    answer = f"Best of 3 finalists on validation: trial {verdict.winner} ({family}), {value}"
+    assert answer in page.first_screen
+    assert "only repeating both with other seeds can tell" not in page.first_screen
+    assert verdict.sentence in page.first_screen
+    assert "within noise" in verdict.sentence
+    assert f"validation): {verdict.gap:+.4f} [{verdict.gap_low:+.4f}, {verdict.gap_high:+.4f}]" in page.first_screen
+    assert "The test split was opened once." in page.first_screen
+    assert "has not been opened" not in page.source
+
+
+def test_the_section_of_the_finalists_has_each_with_its_figures(study, space):
+    train_in_full(study, baseline(study), 0.6)
+    for value in (0.8, 0.7):
+        train_in_full(study, propose(study, space), value)
+    verdict = judged(study, {1: 2.0, 2: 1.9, 0: 0.3})
+    section = Page(study)["finalists"]
+    assert verdict.sentence in section
+    assert "0 (recipe plain)" in section
+    for side in (verdict.validation, verdict.test):
+        for number, reached in side.reached.items():
+            text = f"{reached.mean:.4f} ± {reached.sd:.4f} [{reached.low:.4f}, {reached.high:.4f}]"
+            assert text in section
+            assert all(f"{value:.4f}" in section for value in reached.values)
+            if number != verdict.winner:
+                difference = side.differences[number]
+                noise = ", within noise" if difference.is_noise else ""
+                low, high = f"{difference.low:+.4f}", f"{difference.high:+.4f}"
+                assert f"{difference.value:+.4f} [{low}, {high}]{noise}" in section
+    assert f"Spearman {verdict.spearman:.2f}, Kendall {verdict.kendall:.2f}" in section
+
+
+def test_each_opening_of_the_test_split_is_counted_with_its_reason_and_code(study, space):
+    train_in_full(study, propose(study, space), 0.8)
+    judged(study, {0: 1.0}, openings=2)
+    page = Page(study)
+    assert "The test split was opened 2 times." in page.first_screen
+    assert "The test split was opened 2 times." in page["data"]
+    assert "2001-09-09 01:46 UTC to evaluate the finalists 0 0.1.0, commit 0123456789ab" in page["data"]
+    assert "2001-09-10 01:46 UTC" in page["data"]
+
+
+def test_an_opening_whose_evaluation_was_killed_is_counted_all_the_same(study, space):
+    train_in_full(study, propose(study, space), 0.8)
+    opening = {"at": 1e9, "reason": "the finals", "trials": [0], "version": None, "commit": None, "changed": None}
+    study.note("test_openings", [opening])
+    page = Page(study)
+    assert "finalists" not in page.sections
+    assert "The test split was opened once" in page.first_screen
+
+
+def test_warnings_of_the_finals_are_on_the_first_screen(study, space):
+    for value in (0.8, 0.7):
+        train_in_full(study, propose(study, space), value)
+    verdict = judged(study, {0: 6.0, 1: 6.0})
+    page = Page(study)
+    assert len(verdict.warnings) == 2
+    for warning in verdict.warnings:
+        assert warning in page.first_screen
+        assert warning in page["finalists"]
+
+
+def test_a_search_winner_that_other_seeds_put_behind_gives_its_place_to_the_winner_of_the_finals(study, space):
+    for value in (0.8, 0.7):
+        train_in_full(study, propose(study, space), value)
+    judged(study, {0: 0.5, 1: 2.0})
+    page = Page(study)
+    assert "Best of 2 finalists on validation: trial 1 " in page.first_screen
+    behind = (
+        f"trial 0 ({study.trial(0).family}), validation macro AUROC 0.8000 in one training: other seeds put it behind."
+    )
+    assert f"Best of the search was {behind}" in page.first_screen
+    assert page["winner"].startswith("Winner: trial 1 ")
+
+
+def test_a_trial_that_is_better_than_finals_of_earlier_is_said_to_await_its_own(study, space):
+    train_in_full(study, propose(study, space), 0.7)
+    judged(study, {0: 1.0})
+    train_in_full(study, propose(study, space), 0.8)
+    first = Page(study).first_screen
+    assert "The only finalist: trial 0 " in first
+    assert "it came after the finals; search.finalize compares it." in first

@@ -1,0 +1,37 @@
+"""The films of a study: read, split, cached and told about; and later, found to be the same ones."""
+
+import logging
+
+from cxr_core.data import DataName, PreparedData
+from search.preflight import PreflightError, parse_data_name, prepare_data
+from search.space import Space
+from search.study import Study
+
+log = logging.getLogger(__name__)
+
+
+def prepare_films(space: Space, name: DataName, seed: int) -> PreparedData:
+    """Prepare a space's films and say what they are. Raises PreflightError."""
+    log.info("data: %s at %d px", name, space.header.data.image_size)
+    prepared = prepare_data(name, space.header.data.policy, space.task, seed)
+    films, patients = prepared.facts["films"], prepared.facts["patients"]
+    for part in films:
+        sealed = "  (sealed: no trial is given it)" if part == "test" else ""
+        log.info("  %-5s %6d films of %6d patients%s", part, films[part], patients[part], sealed)
+    for note in prepared.notes:
+        log.info("  note: %s", note)
+    if unreadable := len(prepared.unreadable):
+        log.info("  %d unreadable films left out; the first is %s (%s)", unreadable, *prepared.unreadable.iloc[0])
+    return prepared
+
+
+def prepare_again(study: Study, space: Space, data: str | None = None) -> PreparedData:
+    """The films that a study began with; data: where they lie now. Raises PreflightError if they are not the same."""
+    facts = study.facts
+    prepared = prepare_films(space, parse_data_name(data or facts["data"]), facts["seed"])
+    if prepared.facts["split_hash"] != facts["split_hash"]:
+        raise PreflightError(
+            f"{study.folder}: the films or their split are not the ones this study began with ({facts['data']}); "
+            "restore them, or start another study with --study NAME"
+        )
+    return prepared

@@ -1,0 +1,82 @@
+"""The command `python -m search.finalize STUDY`: repeats the best trials with new seeds, then opens the test split."""
+
+import argparse
+import json
+import sys
+
+from search import slots
+from search.exit_codes import DONE, KILLED, NO_VALID_TRIAL, PREFLIGHT, STOPPED, USAGE
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Find out how good a study's finalists are; returns the exit code."""
+    args = _parse(argv)
+    # torch takes seconds to import: not for --help or a mistyped option
+    from cxr_core.checkpoint import CheckpointError
+    from cxr_core.console import show_log
+    from cxr_core.data import DataError
+    from cxr_core.located_yaml import SpaceError
+    from search.finals import Request, run_finals
+    from search.preflight import PreflightError
+    from search.repeats import NoFinalist
+    from search.study import Study, StudyError
+
+    show_log("search", "cxr_core")
+    try:
+        folder = Study.place(args.study).resolve()
+        result = run_finals(Request(folder, args.top, args.seeds, args.reopen_test, slots.resources(args)))
+    except (SpaceError, StudyError) as mistake:
+        return _refuse(str(mistake), USAGE)
+    except (PreflightError, DataError, CheckpointError) as fault:
+        return _refuse(str(fault), PREFLIGHT)
+    except NoFinalist as none:
+        return _refuse(str(none), NO_VALID_TRIAL)
+    except KeyboardInterrupt:
+        return _refuse("interrupted; nothing is lost, the same command goes on", KILLED)
+    if result.record is None:
+        cause = "because the disk is full: free some first" if result.stopped == "disk" else f"by {result.stopped}"
+        return _refuse(f"stopped {cause}. Nothing is lost; the same command goes on", STOPPED)
+    if args.json:
+        print(json.dumps({**result.record, "report": str(result.report)}))
+    else:
+        from rich.console import Console
+
+        from search.finals_page import finals_page
+
+        # The width of a pipe is unknown: wide enough for the table.
+        (Console() if sys.stdout.isatty() else Console(width=180)).print(finals_page(result.record, result.report))
+    return DONE
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    """Read the command line; a mistake in it ends the program with exit code 2."""
+    about = __doc__.partition(": ")[2]
+    parser = argparse.ArgumentParser("python -m search.finalize", description=about, allow_abbrev=False)
+    add = parser.add_argument
+    add("study", metavar="STUDY", help="name in studies/, or a study's folder")
+    add("--top", type=int, default=3, metavar="K", help="best full trials to take, beside all baselines (default: 3)")
+    add("--seeds", type=int, default=3, metavar="N", help="trainings of each, the first included (default: 3)")
+    add(
+        "--reopen-test",
+        metavar="REASON",
+        help="evaluate new trainings on test films that were opened before; the reason and their number are reported",
+    )
+    slots.add_options(parser)
+    add("--json", action="store_true", help="print the result as one JSON object")
+    args = parser.parse_args(argv)
+    slots.check_options(parser, args)
+    for option in ("top", "seeds"):
+        if (value := getattr(args, option)) < 1:
+            parser.error(f"--{option} must be 1 or more, not {value}")
+    if args.reopen_test is not None and not args.reopen_test.strip():
+        parser.error("--reopen-test needs a reason, which the report will state")
+    return args
+
+
+def _refuse(message: str, code: int) -> int:
+    print(message, file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,182 @@
+"""The finals of a study: its finalists trained with other seeds, evaluated on the test split, and compared."""
+
+import logging
+import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cxr_core.data import PreparedData
+from search.driver import drained_on_signal, drive, stopped_early
+from search.films import prepare_again
+from search.finalists import judge
+from search.finals_record import describe, evaluated, read_record, write_record
+from search.full_disk import DISK, is_disk_full
+from search.mlflow_writer import start_writer
+from search.overview import ending
+from search.placement import Resources
+from search.preflight import PreflightError, check_disk
+from search.repeats import NoFinalist, Repeats, broken, choose, trainings_of
+from search.sealed_test import SealedTest
+from search.space import Space, load_space
+from search.study import Study, StudyError
+from search.trial import Trial
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for. top: trials by the objective. seeds: trainings of each. reopen: the reason."""
+
+    folder: Path
+    top: int
+    seeds: int
+    reopen: str | None
+    resources: Resources
+
+
+@dataclass(frozen=True)
+class Result:
+    """How it ended. record: as `finalists.json`, None if a signal or a full disk came first, named in `stopped`."""
+
+    record: dict[str, Any] | None
+    report: Path | None
+    stopped: str | None = None
+
+
+def run_finals(request: Request) -> Result:
+    """Train what the finalists lack, open the test split, and write down what it says.
+
+    Where nothing new would be evaluated, the split stays closed and the result is told again. Raises StudyError,
+    SpaceError, NoFinalist, PreflightError, and while networks are evaluated DataError or CheckpointError.
+    """
+    if not (request.folder / "journal.log").exists():
+        raise StudyError(f"{request.folder}: there is no study here")
+    with Study.lock(request.folder):
+        Study.repair(request.folder)
+        finals = _Finals(request)
+        finals.check_opening()
+        return finals.tell() if finals.is_done else finals.run()
+
+
+class _Finals:
+    """The finals of one study, in one session."""
+
+    def __init__(self, request: Request):
+        self.request = request
+        self.study = Study(request.folder)
+        self.space: Space = load_space(request.folder / "space.yaml")
+        self.sealed = SealedTest(self.study)
+        self._after = ending(self.study, self.study.trials())
+        self.finalists = choose(self.study, request.top)
+        numbers = [trial.number for trial in self.finalists]
+        self.repeats = Repeats(self.study, self.space, numbers, request.seeds, request.resources)
+
+    @property
+    def trainings(self) -> dict[int, list[Trial]]:
+        """What can be evaluated, by finalist."""
+        found = {trial.number: trainings_of(self.study, trial.number) for trial in self.finalists}
+        return {number: trainings for number, trainings in found.items() if trainings}
+
+    @property
+    def _all(self) -> list[Trial]:
+        return [training for trainings in self.trainings.values() for training in trainings]
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is left to train or to evaluate."""
+        return self.repeats.is_complete and not self.sealed.unopened(self._all) and not self.sealed.unscored(self._all)
+
+    def check_opening(self) -> None:
+        """Raise StudyError if the test split would have to be opened again, and no reason is given."""
+        openings, again = self.sealed.openings, self.request.reopen
+        if not openings or again or (self.repeats.is_complete and not self.sealed.unopened(self._all)):
+            return
+        last = openings[-1]
+        times = f"{len(openings)} times, last" if len(openings) > 1 else "once,"
+        raise StudyError(
+            f"{self.study.folder}: the test split was opened {times} on {_date(last['at'])} ({last['reason']}), and "
+            "trainings that were not evaluated then would open it again. If that is meant: --reopen-test REASON; the "
+            "report counts the openings"
+        )
+
+    def run(self) -> Result:
+        """Train, open, evaluate, compare."""
+        if self._after is None or self._after["why"] in signal.Signals.__members__:
+            log.warning("%s: its search has not ended; its finalists are the best so far", self.study.folder)
+        check_disk(self.study.folder, self.space, self.request.resources.concurrent)
+        prepared = prepare_again(self.study, self.space)
+        if prepared.test_cache is None:
+            raise PreflightError(
+                f"{self.study.folder}: {self.study.facts['data']} has no test split, so there is nothing to "
+                "judge finalists by; give data.test a share in the space of a new study"
+            )
+        # Before anything is trained: by this fact the finalists' checkpoints are kept.
+        self.study.note("finalists", [trial.number for trial in self.finalists])
+        try:
+            if not self.repeats.is_complete:
+                self._train(prepared)
+            if self.repeats.stopping is None:
+                self._evaluate(prepared)
+            return Result(None, None, stopped_early(self.repeats)) if self.repeats.stopping else self.tell()
+        except OSError as fault:
+            if not is_disk_full(fault):
+                raise
+            return Result(None, None, DISK)
+
+    def _train(self, prepared: PreparedData) -> None:
+        lacking = self.repeats.lacking()
+        log.info(
+            "finalists: %s; %d trainings to go",
+            ", ".join(f"trial {trial.name}" for trial in self.finalists),
+            sum(lacking.values()) + len(self.repeats.interrupted),
+        )
+        with start_writer(self.study.folder) as writer:
+            drive(self.study, self.repeats, prepared, self.request.resources, after=self._after)
+            self.study.note("seconds_used", self.repeats.budget.elapsed)
+            if not writer.finish():
+                log.warning("MLflow is behind; later: python -m search.mlflow_sync %s", self.study.folder)
+
+    def _evaluate(self, prepared: PreparedData) -> None:
+        trainings = self._all
+        if new := self.sealed.unopened(trainings):
+            self.sealed.open(new, self.request.reopen or "to evaluate the finalists")
+            log.info("the test split is opened (%d in all) for %d trainings", len(self.sealed.openings), len(new))
+        device = torch.device("cuda" if self.request.resources.gpus and torch.cuda.is_available() else "cpu")
+        with drained_on_signal(self.repeats):
+            left = self.sealed.unscored(trainings)
+            self.sealed.evaluate(left, prepared, device, stopped=lambda: self.repeats.stopping is not None)
+
+    def tell(self) -> Result:
+        """Compare what was evaluated, unless that was done, and write it down."""
+        from search.report import write_report  # seconds to import
+
+        trainings = self.trainings
+        record = read_record(self.study.folder)
+        openings = self.sealed.openings
+        if not record or evaluated(record) != _numbers(trainings) or record["openings"] != openings:
+            record = self._compare(trainings)
+            write_record(self.study.folder, record)
+        return Result(record, write_report(self.study))
+
+    def _compare(self, trainings: Mapping[int, Sequence[Trial]]) -> dict[str, Any]:
+        eligible = {trial.number for trial in self.study.eligible()}
+        if not eligible & set(trainings):
+            raise NoFinalist(f"{self.study.folder}: of no trial that may win a checkpoint is left; search again")
+        validation, test = self.sealed.scored(trainings, self.space.task.labels)
+        verdict = judge(validation, test, self.study.objective.metrics[0], may_win=eligible)
+        lost = broken(self.study, list(trainings))
+        return describe(self.study.folder, verdict, self.finalists, trainings, lost, self.sealed.openings)
+
+
+def _numbers(trainings: Mapping[int, Sequence[Trial]]) -> dict[int, list[int]]:
+    return {finalist: [trial.number for trial in of] for finalist, of in trainings.items()}
+
+
+def _date(at: float) -> str:
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M} UTC"

@@ -1,0 +1,93 @@
+"""The finalists' result as a study keeps it, `finalists.json`, for the terminal, the report and other programs."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cxr_core.scorecard import finite
+from search.finalists import Difference, Reached, Standing, Verdict
+from search.trial import Trial
+
+
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """The result that a study keeps; None if its finalists have not been evaluated."""
+    path = folder / "finalists.json"
+    record: dict[str, Any] | None = json.loads(path.read_text("utf-8")) if path.exists() else None
+    return record
+
+
+def write_record(folder: Path, record: Mapping[str, Any]) -> None:
+    """Keep a result; a reader sees the old one or the new one."""
+    partial = folder / ".finalists.json.partial"
+    partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    partial.replace(folder / "finalists.json")
+
+
+def describe(
+    study: Path,
+    verdict: Verdict,
+    finalists: Sequence[Trial],
+    trainings: Mapping[int, Sequence[Trial]],
+    broken: Sequence[Trial],
+    openings: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """A verdict as JSON takes it: None where a value is undefined; finalists by their mean on validation, best first.
+
+    trainings: evaluated ones, by finalist. broken: those that ended before they were done.
+    """
+    trial_of = {trial.number: trial for trial in finalists}
+    warnings = [
+        *verdict.warnings,
+        *(f"Trial {t.name} ended as {t.outcome.value}: no mean counts it, but it might happen again." for t in broken),
+    ]
+    return {
+        "study": str(study),
+        "metric": verdict.metric,
+        "winner": verdict.winner,
+        "sentence": verdict.sentence,
+        "warnings": warnings,
+        "finalists": [_finalist(verdict, trial_of[number], trainings[number]) for number in verdict.order],
+        "films": {"validation": _films(verdict.validation), "test": _films(verdict.test)},
+        "gap": {
+            "value": finite(verdict.gap),
+            "low": finite(verdict.gap_low),
+            "high": finite(verdict.gap_high),
+        },
+        "ranking": {"spearman": finite(verdict.spearman), "kendall": finite(verdict.kendall)},
+        "openings": [dict(opening) for opening in openings],
+    }
+
+
+def evaluated(record: Mapping[str, Any]) -> dict[int, list[int]]:
+    """The trainings that a record is about, by finalist."""
+    return {row["trial"]: [one["trial"] for one in row["trainings"]] for row in record["finalists"]}
+
+
+def _finalist(verdict: Verdict, trial: Trial, trainings: Sequence[Trial]) -> dict[str, Any]:
+    number = trial.number
+    validation, test = verdict.validation.reached[number], verdict.test.reached[number]
+    values = zip(trainings, validation.values, test.values, strict=True)
+    return {
+        "trial": number,
+        "model": trial.family,
+        "baseline": trial.baseline,
+        "trainings": [
+            {"trial": one.number, "seed": one.seed, "validation": finite(val), "test": finite(on_test)}
+            for one, val, on_test in values
+        ],
+        "validation": _reached(validation, verdict.validation.differences.get(number)),
+        "test": _reached(test, verdict.test.differences.get(number)),
+    }
+
+
+def _reached(reached: Reached, difference: Difference | None) -> dict[str, Any]:
+    told = {key: finite(getattr(reached, key)) for key in ("mean", "sd", "low", "high")}
+    if difference is None:
+        return {**told, "difference": None}
+    figures = {key: finite(value) for key, value in vars(difference).items()}
+    return {**told, "difference": {**figures, "is_noise": difference.is_noise}}
+
+
+def _films(standing: Standing) -> dict[str, int]:
+    return {"films": standing.films, "labels": standing.labels, "of_labels": standing.of_labels}

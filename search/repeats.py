@@ -1,0 +1,109 @@
+"""Finalists trained again with other seeds: the legs of `python -m search.finalize`."""
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
+from search.budget import Budget
+from search.checkpoints import Checkpoints
+from search.credibility import Credibility
+from search.legs import Leg, Legs, Pause
+from search.placement import Resources
+from search.priors import load_prior
+from search.proposer import Proposer
+from search.space import BudgetSection, Space
+from search.study import Study
+from search.trial import FAILED, Outcome, Trial
+
+
+class NoFinalist(Exception):
+    """No trial of a study can be a finalist; the message says why."""
+
+
+def choose(study: Study, top: int) -> list[Trial]:
+    """The best trials that may win, by the first objective, and every baseline that was trained in full.
+
+    Raises NoFinalist if there is none that may win.
+    """
+    sign = -1 if study.objective.maximize[0] else 1
+    best = sorted(study.eligible(), key=lambda trial: (sign * (trial.value or 0.0), trial.number))
+    if not best:
+        within = " within the constraints" if study.objective.bounds else ""
+        raise NoFinalist(f"{study.folder}: no trial was trained in full{within}; go on with search.run --resume")
+    chosen = best[:top]
+    taken = {trial.number for trial in chosen}
+    baselines = [t for t in study.trials() if t.baseline and t.outcome is Outcome.FULL and t.number not in taken]
+    return [*chosen, *baselines]
+
+
+def seeds_of(study: Study, finalist: int) -> list[Trial]:
+    """A finalist and its repeats, whatever became of them."""
+    return [trial for trial in study.trials() if finalist in (trial.number, trial.repeats)]
+
+
+def trainings_of(study: Study, finalist: int) -> list[Trial]:
+    """The trainings of a finalist that can be evaluated: done in full, with the checkpoint at hand."""
+    return [trial for trial in seeds_of(study, finalist) if _is_kept(study, trial)]
+
+
+def _is_kept(study: Study, trial: Trial) -> bool:
+    return trial.outcome is Outcome.FULL and (study.folder / trial.epochs[-1].checkpoint).is_file()
+
+
+class Repeats(Legs):
+    """Hands out the trainings that finalists lack, and those of them that a crash or a signal interrupted.
+
+    seeds: trainings that each finalist is to have. One that broke counts: to replace it would hide that the
+    configuration breaks. One whose checkpoint is gone does not, as nothing can be evaluated of it.
+    """
+
+    def __init__(self, study: Study, space: Space, finalists: Sequence[int], seeds: int, resources: Resources):
+        self.study, self.finalists, self.seeds = study, list(finalists), seeds
+        begun = sum(trial.baseline is None for trial in study.trials())
+        section = BudgetSection(trials=max(1, begun + sum(self.lacking().values())), reserve=0.0)
+        space = replace(space, header=space.header.model_copy(update={"budget": section}))
+        used, devices = study.facts.get("seconds_used", 0.0), resources.gpus or 1.0
+        keep = space.header.checkpoints
+        super().__init__(
+            study,
+            space,
+            study.facts["seed"],
+            Budget(section, study.objective.maximize[0], devices, resources.concurrent, began=time.monotonic() - used),
+            proposer=partial(Proposer, prior=load_prior(study.folder)),
+            compare=Credibility(study, space.task.labels) if space.header.asha.confidence else None,
+            on_end=Checkpoints(study.folder, study, keep.best, keep.quota).sweep,
+        )
+        # What else was interrupted is the search's, and waits until it is resumed.
+        self._interrupted = deque(n for n in self._interrupted if study.trial(n).repeats in self.finalists)
+
+    def lacking(self) -> dict[int, int]:
+        """Trainings that have yet to begin, by finalist."""
+        lost = lambda trial: trial.outcome is Outcome.FULL and not _is_kept(self.study, trial)  # noqa: E731
+        begun = {number: sum(not lost(t) for t in seeds_of(self.study, number)) for number in self.finalists}
+        return {number: max(0, self.seeds - count) for number, count in begun.items()}
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether there is nothing left to train."""
+        return not self._interrupted and not self.live and not any(self.lacking().values())
+
+    def next_leg(self) -> Leg | Pause:
+        """Interrupted legs, then those of the finalist that lacks most, the best of equals."""
+        while not self.stopping and self._interrupted:
+            if leg := self._leg(self.journal.trial(self._interrupted.popleft())):
+                return leg
+        while not self.stopping and any(lacking := self.lacking().values()):
+            finalist = self.journal.trial(self.finalists[list(lacking).index(max(lacking))])
+            have = self.seeds - max(lacking)
+            why = f"training {have + 1} of {self.seeds} of the finalist trial {finalist.number}, with another seed"
+            if leg := self._begin(self._add(finalist.flat, why, repeats=finalist.number)):
+                return leg
+        return Pause.WAIT if self.live else Pause.FINISHED
+
+
+def broken(study: Study, finalists: Sequence[int]) -> list[Trial]:
+    """Trainings of finalists that began and did not come to their end."""
+    ended = (*FAILED, Outcome.INFEASIBLE)
+    return [trial for number in finalists for trial in seeds_of(study, number) if trial.outcome in ended]

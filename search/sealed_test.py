@@ -1,0 +1,126 @@
+"""The sealed test split of a study: opened for its finalists, and each opening is a fact of the study for good.
+
+What keeps it sealed: a trial's worker is handed the development films' table and caches alone, and reads nothing else.
+It runs with the user's rights, though, and is told the data set's name, so that a node without a cache can build one;
+and the test films' cache lies beside the others. Code that wants to read test films can find them.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from cxr_core.batches import Batches
+from cxr_core.checkpoint import load_checkpoint
+from cxr_core.data import Films, PreparedData
+from cxr_core.evaluate import predict
+from search.code_version import code_version
+from search.credibility import read_scores, save_scores, scores_path
+from search.finalists import Scored
+from search.study import Study
+from search.trial import Trial
+
+log = logging.getLogger(__name__)
+
+
+class SealedTest:
+    """A study's test split, its openings, and the scores of the trainings that were evaluated.
+
+    Scores lie in the study's `test` folder, beside the films' table; those of the same trainings on validation lie with
+    each trial, as the search keeps them.
+    """
+
+    def __init__(self, study: Study):
+        self.study = study
+        self.folder = study.folder / "test"
+
+    @property
+    def openings(self) -> list[dict[str, Any]]:
+        """Each opening, the first one first: `at` (Unix time), `reason`, `trials` evaluated, and the code's `version`,
+        `commit` and `changed`.
+        """
+        openings: list[dict[str, Any]] = self.study.facts.get("test_openings", [])
+        return openings
+
+    def unopened(self, trainings: Iterable[Trial]) -> list[Trial]:
+        """Those for which the split was never opened. What an opening that was killed left undone belongs to it."""
+        listed = {number for opening in self.openings for number in opening["trials"]}
+        return [trial for trial in trainings if trial.number not in listed]
+
+    def unscored(self, trainings: Iterable[Trial]) -> list[Trial]:
+        """Those without kept scores on both splits."""
+        return [t for t in trainings if not (self._path(t).exists() and self._validation_path(t).exists())]
+
+    def open(self, trainings: Iterable[Trial], reason: str) -> None:
+        """Enter an opening into the study; it counts from here, whatever happens next."""
+        opening = {"at": time.time(), "reason": reason, "trials": [t.number for t in trainings], **code_version()}
+        self.study.note("test_openings", [*self.openings, opening])
+
+    def evaluate(
+        self, trainings: Sequence[Trial], prepared: PreparedData, device: torch.device, stopped: Callable[[], bool]
+    ) -> None:
+        """Score trainings on the validation and test films, one after the other, until there is a reason to stop.
+
+        Raises CheckpointError or DataError if a network or the films cannot be read, OSError.
+        """
+        assert prepared.test_cache, "the data set has no test split"
+        labels = prepared.task.labels
+        films = prepared.films
+        validation = Films.open(prepared.cache, films[films["split"] == "val"], labels)
+        test = Films.open(prepared.test_cache, films[films["split"] == "test"], labels)
+        self.folder.mkdir(exist_ok=True)
+        partial = self.folder / ".films.parquet.partial"
+        with partial.open("wb") as file:
+            test.table.to_parquet(file, index=False)
+        partial.replace(self.folder / "films.parquet")
+        on_device = [Batches(part, device) for part in (validation, test)]
+        for done, trial in enumerate(trainings, 1):
+            if stopped():
+                return
+            on_validation, on_test = _score(self.study.folder / trial.epochs[-1].checkpoint, on_device, device)
+            save_scores(self._validation_path(trial), validation.table["image"], on_validation)
+            save_scores(self._path(trial), test.table["image"], on_test)
+            log.info("trial %s is evaluated on %s test films: %d of %d", trial.name, len(test), done, len(trainings))
+
+    def scored(self, trainings: Mapping[int, Sequence[Trial]], labels: Sequence[str]) -> tuple[Scored, Scored]:
+        """What the trainings of each finalist make of the validation and test films, from the kept scores."""
+        films = pd.read_parquet(self.study.folder / "films.parquet")
+        parts = (films[films["split"] == "val"], self._validation_path), (self._films(), self._path)
+        validation, test = (_scored(table, path, trainings, labels) for table, path in parts)
+        return validation, test
+
+    def _films(self) -> pd.DataFrame:
+        return pd.read_parquet(self.folder / "films.parquet")
+
+    def _path(self, trial: Trial) -> Path:
+        return self.folder / f"scores-{trial.number:05d}.npz"
+
+    def _validation_path(self, trial: Trial) -> Path:
+        return scores_path(self.study.folder, trial.number, trial.epochs[-1].epoch)
+
+
+def _score(path: Path, parts: Sequence[Batches], device: torch.device) -> list[np.ndarray]:
+    """Probabilities of a saved network on each split, (N, C)."""
+    checkpoint = load_checkpoint(path)
+    model = checkpoint.build().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    normalise, mirror = checkpoint.normalise.to(device), checkpoint.config.mirrors
+    return [predict(model, films, normalise, mirror=mirror) for films in parts]
+
+
+def _scored(
+    table: pd.DataFrame,
+    path: Callable[[Trial], Path],
+    trainings: Mapping[int, Sequence[Trial]],
+    labels: Sequence[str],
+) -> Scored:
+    """Scores of all trainings, in the films' order of the first one's file."""
+    frames = {number: [read_scores(path(trial)) for trial in trials] for number, trials in trainings.items()}
+    images = next(iter(frames.values()))[0].index
+    films = table.set_index("image").loc[images]
+    scores = {number: np.stack([one.loc[images].to_numpy() for one in of]) for number, of in frames.items()}
+    return Scored(films[list(labels)].to_numpy(np.float64), films["patient"].to_numpy(), scores)

@@ -1,0 +1,159 @@
+"""The command that finds out how good the finalists are, where nothing has to be trained for it."""
+
+import json
+
+import pytest
+
+from search.exit_codes import DONE, NO_VALID_TRIAL, PREFLIGHT, USAGE
+from search.finalize import main
+from search.study import Study
+from tests.search.conftest import SPACE
+from tests.search.small_study import new_study, train
+
+
+@pytest.fixture
+def study(tmp_path, make_space, monkeypatch):
+    monkeypatch.setenv("CXR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("cxr_core.console.show_log", lambda *packages: None)  # a handler would outlive this test
+    monkeypatch.chdir(tmp_path)
+    return new_study(tmp_path, make_space(SPACE))
+
+
+@pytest.fixture
+def finalize(capsys):
+    """Exit code, standard output and standard error of a command line."""
+
+    def run(*words):
+        code = main(list(map(str, words)))
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def test_a_study_that_is_not_there_is_refused_and_nothing_is_left_behind(study, tmp_path, finalize):
+    before = sorted((tmp_path / "studies").iterdir())
+    code, _, err = finalize("other")
+    assert code == USAGE
+    assert "there is no study here" in err
+    assert sorted((tmp_path / "studies").iterdir()) == before
+
+
+def test_a_running_study_is_refused(study, finalize):
+    train(study)
+    with Study.lock(study.folder):
+        code, _, err = finalize("sealed")
+    assert code == USAGE
+    assert "running in another process" in err
+
+
+def test_a_study_without_a_full_trial_has_no_finalists(study, finalize):
+    code, _, err = finalize("sealed")
+    assert code == NO_VALID_TRIAL
+    assert "no trial was trained in full" in err
+    assert "test_openings" not in Study(study.folder).facts
+
+
+def test_films_that_are_not_the_studys_are_refused_before_anything_is_opened(study, tmp_path, finalize):
+    train(study)
+    (tmp_path / "pneumoniamnist.npz").unlink()
+    code, _, err = finalize("sealed", "--seeds", 1)
+    assert code == PREFLIGHT
+    assert "pneumoniamnist.npz" in err
+    assert "test_openings" not in Study(study.folder).facts
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["--top", "0"], "--top must be 1 or more"),
+        (["--seeds", "0"], "--seeds must be 1 or more"),
+        (["--reopen-test", " "], "needs a reason"),
+        (["--concurrent", "0"], "--concurrent must be 1 or more"),
+    ],
+)
+def test_a_mistaken_option_is_named(words, why, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["sealed", *words])
+    assert stop.value.code == USAGE
+    assert why in capsys.readouterr().err
+
+
+def test_the_result_is_told_again_without_opening_the_split_again(study, finalize):
+    for seed in (0, 1):
+        train(study, seed)
+    code, out, _ = finalize("sealed", "--seeds", 1, "--json")
+    assert code == DONE
+    (opening,) = Study(study.folder).facts["test_openings"]
+    before = {path: path.stat().st_mtime_ns for path in (study.folder / "test").iterdir()}
+    assert finalize("sealed", "--seeds", 1, "--json")[:2] == (DONE, out)
+    assert finalize("sealed", "--seeds", 1, "--json", "--reopen-test", "needlessly")[:2] == (DONE, out)
+    assert {path: path.stat().st_mtime_ns for path in (study.folder / "test").iterdir()} == before
+    assert Study(study.folder).facts["test_openings"] == [opening]
+    told = json.loads(out)
+    assert told.pop("report") == str(study.folder / "report.html")
+    assert told == json.loads((study.folder / "finalists.json").read_text())
+    assert {row["trial"] for row in told["finalists"]} == {0, 1}
+    assert told["openings"] == [opening]
+
+
+def test_fewer_finalists_need_no_second_opening(study, finalize):
+    for seed in (0, 1):
+        train(study, seed)
+    finalize("sealed", "--seeds", 1)
+    code, out, _ = finalize("sealed", "--seeds", 1, "--top", 1, "--json")
+    assert code == DONE
+    assert len(json.loads(out)["finalists"]) == 1
+    assert len(Study(study.folder).facts["test_openings"]) == 1
+
+
+def test_a_second_opening_needs_a_reason_and_is_counted(study, finalize):
+    train(study)
+    assert finalize("sealed", "--seeds", 1)[0] == DONE
+    train(study, seed=1)
+    code, out, err = finalize("sealed", "--seeds", 1)
+    assert code == USAGE
+    assert not out
+    assert "the test split was opened once, on 20" in err
+    assert "--reopen-test REASON" in err
+    assert len(Study(study.folder).facts["test_openings"]) == 1
+    code, out, _ = finalize("sealed", "--seeds", 1, "--reopen-test", "a reviewer asked")
+    assert code == DONE
+    assert "The test split was opened 2 times." in out
+    openings = Study(study.folder).facts["test_openings"]
+    assert [opening["trials"] for opening in openings] == [[0], [1]]
+    assert openings[1]["reason"] == "a reviewer asked"
+    train(study, seed=2)
+    assert "was opened 2 times, last on 20" in finalize("sealed", "--seeds", 1)[2]
+
+
+def test_missing_seeds_are_refused_before_they_are_trained_if_the_split_was_opened(study, finalize):
+    train(study)
+    finalize("sealed", "--seeds", 1)
+    code, _, err = finalize("sealed", "--seeds", 2)
+    assert code == USAGE
+    assert "--reopen-test REASON" in err
+    assert len(Study(study.folder).trials()) == 1
+
+
+def test_an_evaluation_that_was_killed_goes_on_without_a_second_opening(study, finalize):
+    for seed in (0, 1):
+        train(study, seed)
+    _, whole, _ = finalize("sealed", "--seeds", 1, "--json")
+    (study.folder / "test" / "scores-00001.npz").unlink()
+    (study.folder / "finalists.json").unlink()
+    code, out, _ = finalize("sealed", "--seeds", 1, "--json")
+    assert (code, out) == (DONE, whole)
+    assert len(Study(study.folder).facts["test_openings"]) == 1
+
+
+def test_a_person_is_shown_each_finalist_and_what_their_difference_means(study, finalize):
+    trials = [train(study, seed) for seed in (0, 1)]
+    _, out, _ = finalize("sealed", "--seeds", 1)
+    record = json.loads((study.folder / "finalists.json").read_text())
+    for row, trial in zip(record["finalists"], sorted(trials, key=lambda t: -t.value), strict=True):
+        assert row["trial"] == trial.number
+        assert row["validation"]["mean"] == pytest.approx(trial.value, abs=1e-6)
+        assert f"{row['test']['mean']:.4f} [{row['test']['low']:.4f}, {row['test']['high']:.4f}]" in out
+    assert record["sentence"] in out
+    assert "The test split was opened once." in out
+    assert "Optimism gap of the winner" in out
