@@ -126,9 +126,10 @@ def few_films(data: str, folder: Path, count: int) -> Path:
 
 
 def growth(looks: list[Look]) -> str:
-    """What the search was like after a tenth of its session, and at its end, in Markdown."""
-    begun = looks[0].trials
-    early = [look for look in looks if look.trials - begun >= 0.1 * (looks[-1].trials - begun)]
+    """What the search was like after a tenth of its session, and before it began its last trial, in Markdown."""
+    begun, last_begun = looks[0].trials, looks[-1].trials
+    # The report is written when all have begun, and Ray has ended by then.
+    early = [look for look in looks if 0.1 <= (look.trials - begun) / (last_begun - begun) < 1]
     tenth = max(3, len(early) // 10)
     first, last = early[:tenth], early[-tenth:]
     rows = {

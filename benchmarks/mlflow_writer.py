@@ -95,6 +95,7 @@ def lags(kind: str, folder: Path, seconds: int) -> list[float]:
         over = threading.Event()
         reader = threading.Thread(target=_watch, args=(database, seen, over))
         reader.start()
+        time.sleep(30)  # a search's first epoch comes when its writer has started
         written = _search(study, seconds)
         study.note("ended", {"at": time.time(), "why": "budget"})
         writer.communicate(b"done", timeout=600)

@@ -21,7 +21,8 @@ from cxr_core.data import DataName, TrainingData, prepare
 from cxr_core.train import Diverged, Training
 from search.budget import Budget
 from search.journal import Journal
-from search.legs import Leg, Legs
+from search.leg import Leg
+from search.legs import Legs
 from search.space import load_space
 from search.trial import EpochRecord, Outcome
 

@@ -27,7 +27,8 @@ from optuna.trial import TrialState
 from benchmarks.rounds import machine, publish
 from search.budget import Budget
 from search.checkpoints import Checkpoints
-from search.legs import Leg, Legs
+from search.leg import Leg
+from search.legs import Legs
 from search.proposals import propose
 from search.proposer import Proposer
 from search.space import Space, load_space

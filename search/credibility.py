@@ -1,35 +1,15 @@
 """Whether one trial is credibly better than another: a paired bootstrap of the validation patients."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 
 from cxr_core.bootstrap import bootstrap, macro_samples
+from search.kept_scores import read_scores, scores_path
 from search.study import Study
 from search.trial import Trial
 
 _RESAMPLES = 500
 """Enough to tell 90 from 95 %: the standard error of a share of .9 is .013."""
-
-
-def scores_path(folder: Path, trial: int, epoch: int) -> Path:
-    """Where a trial's validation scores after an epoch are kept: `images`, and `scores` (films, labels), float32."""
-    return folder / "trials" / f"{trial:05d}" / f"scores-{epoch:04d}.npz"
-
-
-def save_scores(path: Path, images: pd.Series, scores: np.ndarray) -> None:
-    """Keep the scores (films, labels) of a training, with the films that they belong to; whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as file:
-        np.savez(file, images=images.to_numpy(str), scores=scores)
-    partial.replace(path)
-
-
-def read_scores(path: Path) -> pd.DataFrame:
-    """Kept scores, a row a film by its image and a column a label. Raises FileNotFoundError."""
-    with np.load(path) as file:
-        return pd.DataFrame(file["scores"], index=file["images"])
 
 
 class Credibility:

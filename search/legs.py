@@ -8,17 +8,16 @@ after a crash, the ledger is followed.
 import logging
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 from typing import Any
 
-from cxr_core.config import TrainConfig
 from cxr_core.registry import Scalar
 from search import ledger
 from search.budget import Budget
 from search.costs import Costs
 from search.journal import Journal
+from search.leg import Leg
 from search.proposer import Proposer, complete
 from search.rungs import Standing
 from search.space import Space, fidelities_of, rungs_of
@@ -37,22 +36,6 @@ BUDGETS = ("time", "gpu_hours", "target", "plateau")
 
 Compare = Callable[[tuple[Trial, int], tuple[Trial, int]], float]
 """How likely the first of two trials is at least as good as the second, each after so many epochs."""
-
-
-@dataclass(frozen=True)
-class Leg:
-    """One trial's way from a checkpoint (None: from the start) to its next decision.
-
-    before: epochs of earlier stages; data_share: of the training patients. scored: epochs whose validation scores are
-    to be kept, as a decision needs them.
-    """
-
-    trial: int
-    config: TrainConfig
-    checkpoint: str | None
-    before: int = 0
-    data_share: float = 1.0
-    scored: tuple[int, ...] = ()
 
 
 class Pause(Enum):

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_FIRST = 15.0
+"""Seconds until the first look at the study: by then a search has started, and can spare a core."""
 _EVERY = 1.0
 """Seconds between looks at the study."""
 _LONGEST_PAUSE = 30.0
@@ -93,9 +95,11 @@ def main(folder: Path) -> int:
     # Training comes first, but at 19 a writer is all but stopped where trainings have all cores, and falls behind.
     os.nice(5)
     with lock(folder, wait=True):  # the writer of a search that was killed is about to end when the next one starts
+        word = _word(_FIRST)
         updates = _Updates(folder)
-        while (word := _word(updates.pause)) is None:
+        while word is None:
             updates.write()
+            word = _word(updates.pause)
         # An empty word is a killed search's: its runs are closed, too. When it is resumed, its next writer goes on.
         for attempt in range(_LAST_ATTEMPTS if word else 1):
             time.sleep(_EVERY if attempt else 0)

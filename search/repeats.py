@@ -9,7 +9,8 @@ from functools import partial
 from search.budget import Budget
 from search.checkpoints import Checkpoints
 from search.credibility import Credibility
-from search.legs import Leg, Legs, Pause
+from search.leg import Leg
+from search.legs import Legs, Pause
 from search.placement import Resources
 from search.priors import load_prior
 from search.proposer import Proposer

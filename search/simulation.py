@@ -12,7 +12,8 @@ from cxr_core.models import Footprint
 from search.budget import Budget
 from search.curve_table import Curve, CurveTable, Neighbours
 from search.journal import Journal
-from search.legs import Leg, Legs
+from search.leg import Leg
+from search.legs import Legs
 from search.objectives import Objective
 from search.policies import Policy
 from search.proposals import Known, Proposal, propose

@@ -180,7 +180,7 @@ class Space:
         for baseline in self.baselines:
             write_yaml(baseline.tree, folder / "recipes" / f"{baseline.name}.yaml")
         names = [f"recipes/{baseline.name}.yaml" for baseline in self.baselines]
-        write_yaml({**self.tree, "baselines": names}, folder / "space.yaml")
+        write_yaml(self.tree | ({"baselines": names} if names else {}), folder / "space.yaml")
 
 
 def load_space(path: Path, overrides: list[str] | None = None) -> Space:

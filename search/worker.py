@@ -16,9 +16,9 @@ from ray import tune
 from cxr_core import memory
 from cxr_core.data import DataName, TrainingData, build_cache
 from cxr_core.data.policy import Aspect
-from search.credibility import save_scores, scores_path
 from search.full_disk import is_disk_full
-from search.legs import Leg
+from search.kept_scores import save_scores, scores_path
+from search.leg import Leg
 from search.placement import memory_fraction
 from search.trial import EpochRecord, Outcome
 

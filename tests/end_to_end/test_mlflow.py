@@ -142,8 +142,9 @@ def test_the_run_of_a_killed_search_is_not_left_running(search, server):
     process.send_signal(signal.SIGKILL)
     process.communicate()
     client = MlflowClient(server.uri)
-    for _ in range(300):
-        runs = client.search_runs([client.get_experiment_by_name("quick").experiment_id])
+    for _ in range(600):
+        experiment = client.get_experiment_by_name("quick")
+        runs = client.search_runs([experiment.experiment_id]) if experiment else []
         if runs and not any(run.info.status == "RUNNING" for run in runs):
             break
         time.sleep(0.1)

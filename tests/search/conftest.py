@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from search.budget import Budget
-from search.legs import Leg, Legs, Pause
+from search.leg import Leg
+from search.legs import Legs, Pause
 from search.proposals import propose
 from search.proposer import complete
 from search.space import load_space

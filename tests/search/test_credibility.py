@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from search.credibility import Credibility, scores_path
+from search.credibility import Credibility
+from search.kept_scores import scores_path
 from search.study import Study
 from tests.search.conftest import SPACE, drawn, epoch_record, legs_on
 

@@ -11,6 +11,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from search.space import load_space
 from search.study import Study, StudyError
 from search.trial import Outcome
 from tests.search.conftest import SPACE, drawn, epoch_record
@@ -112,6 +113,11 @@ def test_a_study_goes_on_with_another_budget_space_and_policy(make_space, make_s
 
 
 @pytest.mark.parametrize("change", ["data.image_size=64", "objective.metric=log_loss", "task.labels=[Mass]"])
+def test_a_study_that_goes_on_with_its_own_space_has_nothing_to_say_of_changes(make_study):
+    study = make_study()
+    assert study.adopt(load_space(study.folder / "space.yaml")) == []
+
+
 def test_what_makes_trials_comparable_may_not_change(make_space, make_study, change):
     study = make_study(make_space())
     other = make_space(SPACE.replace(", direction: maximize", ""), change)

@@ -18,7 +18,7 @@ from pathlib import Path
 from cxr_core.config import Task, TrainConfig
 from cxr_core.data import DataName, build_cache
 from cxr_core.registry import Chosen
-from search.legs import Leg
+from search.leg import Leg
 from search.trial import Outcome
 from search.worker import LegTrainable, Workplace
 
