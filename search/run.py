@@ -165,6 +165,9 @@ def _print_result(result: "Result", told: dict[str, Any]) -> None:
     print(f"mlflow   {told['mlflow']}")
     if told["mlflow"].startswith("sqlite"):
         print(f"         mlflow ui --backend-store-uri {told['mlflow']}")
+    if winner and not result.stopped:
+        print(f"next     python -m search.finalize {told['study']}")
+        print("         trains the best with other seeds, then opens the test split: how sure is the winner?")
 
 
 if __name__ == "__main__":
