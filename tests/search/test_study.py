@@ -112,12 +112,12 @@ def test_a_study_goes_on_with_another_budget_space_and_policy(make_space, make_s
     assert Study(study.folder).facts["space"] == more.tree
 
 
-@pytest.mark.parametrize("change", ["data.image_size=64", "objective.metric=log_loss", "task.labels=[Mass]"])
 def test_a_study_that_goes_on_with_its_own_space_has_nothing_to_say_of_changes(make_study):
     study = make_study()
     assert study.adopt(load_space(study.folder / "space.yaml")) == []
 
 
+@pytest.mark.parametrize("change", ["data.image_size=64", "objective.metric=log_loss", "task.labels=[Mass]"])
 def test_what_makes_trials_comparable_may_not_change(make_space, make_study, change):
     study = make_study(make_space())
     other = make_space(SPACE.replace(", direction: maximize", ""), change)
