@@ -96,6 +96,15 @@ def comparable(study):
     ]
 
 
+def wait_for_an_epoch(search, process):
+    """Until the study holds one more epoch, or the search has ended."""
+    journal = search.folder / "studies" / "quick" / "journal.log"
+    epochs = lambda: journal.read_bytes().count(b'"epoch:') if journal.exists() else 0  # noqa: E731
+    known, deadline = epochs(), time.monotonic() + 120
+    while epochs() == known and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_a_search_killed_twenty_times_ends_as_one_that_never_was(tmp_path, few_films):
@@ -104,20 +113,22 @@ def test_a_search_killed_twenty_times_ends_as_one_that_never_was(tmp_path, few_f
     for name in ("undisturbed", "killed"):
         (tmp_path / name).mkdir()
         searches[name] = Search(tmp_path / name, few_films)
-    assert searches["undisturbed"].run("--concurrent", "1", "--trials", "12")[0] == 0
+    assert searches["undisturbed"].run("--concurrent", "1", "--trials", "20")[0] == 0
     moments = random.Random(20)
     killed = searches["killed"]
-    process = killed.start("--concurrent", "1", "--trials", "12")
-    for _kill in range(20):
-        journal = killed.folder / "studies" / "quick" / "journal.log"
-        deadline = time.monotonic() + 120
-        while not journal.exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
-        # from before Ray has started to some epochs later
-        time.sleep(moments.uniform(0, 12))
+    process = killed.start("--concurrent", "1", "--trials", "20")
+    for kill in range(20):
+        if kill % 4:  # somewhere in its training
+            wait_for_an_epoch(killed, process)
+            time.sleep(moments.uniform(0, 1.5))
+        else:  # somewhere in its start
+            time.sleep(moments.uniform(0, 12))
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        process = killed.resume("--concurrent", "1")
+        if (killed.folder / "studies" / "quick" / "journal.log").exists():
+            process = killed.resume("--concurrent", "1")
+        else:  # killed before there was a study
+            process = killed.start("--concurrent", "1", "--trials", "20")
     code, _, err = finish(process)
     assert code == 0, err
     assert comparable(killed.study) == comparable(searches["undisturbed"].study)
