@@ -113,7 +113,7 @@ def test_a_search_killed_twenty_times_ends_as_one_that_never_was(tmp_path, few_f
     for name in ("undisturbed", "killed"):
         (tmp_path / name).mkdir()
         searches[name] = Search(tmp_path / name, few_films)
-    assert searches["undisturbed"].run("--concurrent", "1", "--trials", "20")[0] == 0
+    assert finish(searches["undisturbed"].start("--concurrent", "1", "--trials", "20"), seconds=1500)[0] == 0
     moments = random.Random(20)
     killed = searches["killed"]
     process = killed.start("--concurrent", "1", "--trials", "20")
@@ -129,7 +129,7 @@ def test_a_search_killed_twenty_times_ends_as_one_that_never_was(tmp_path, few_f
             process = killed.resume("--concurrent", "1")
         else:  # killed before there was a study
             process = killed.start("--concurrent", "1", "--trials", "20")
-    code, _, err = finish(process)
+    code, _, err = finish(process, seconds=1500)
     assert code == 0, err
     assert comparable(killed.study) == comparable(searches["undisturbed"].study)
 
