@@ -40,3 +40,9 @@ def answer(text: str) -> bool:
             return False
         raise
     return True
+
+
+def refuse(message: str, code: int) -> int:
+    """Say what is wrong, and what to do, as it is; returns the exit code that a command then ends with."""
+    print(message, file=sys.stderr)
+    return code

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cxr_core.checkpoint import CheckpointError
-from cxr_core.console import answer, console, show_log
+from cxr_core.console import answer, console, refuse, show_log
 from cxr_core.data.film_files import films_in
 from cxr_core.data.progress_bar import film_bar
 from cxr_core.device import is_there, named_device
@@ -37,22 +37,22 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return _run(args)
     except KeyboardInterrupt:
-        return _refuse("interrupted; the films told so far are complete", INTERRUPTED)
+        return refuse("interrupted; the films told so far are complete", INTERRUPTED)
     finally:
         print(_DISCLAIMER, file=sys.stderr)
 
 
 def _run(args: argparse.Namespace) -> int:
     if not is_there(args.device):
-        return _refuse(f"--device {args.device}: PyTorch does not see this GPU; leave the option out", UNUSABLE)
+        return refuse(f"--device {args.device}: PyTorch does not see this GPU; leave the option out", UNUSABLE)
     try:
         predictor = Predictor.load(args.model, args.device)
         films, refusals = _films(args.images)
         outcomes = predictor(films, args.threshold)
     except CheckpointError as fault:
-        return _refuse(f"{fault}; MODEL is the model.pt of a training by python -m cxr_core.train", REFUSED)
+        return refuse(f"{fault}; MODEL is the model.pt of a training by python -m cxr_core.train", REFUSED)
     except ThresholdError as mistake:
-        return _refuse(f"{mistake}. Name one of them: --threshold", REFUSED)
+        return refuse(f"{mistake}. Name one of them: --threshold", REFUSED)
     _warn_if_unfinished(predictor)
     for refusal in refusals:
         _report(refusal)
@@ -69,9 +69,9 @@ def _run(args: argparse.Namespace) -> int:
         if predictions:
             answer(_table(predictions, predictor, args.threshold))
     except OSError as fault:
-        return _refuse(f"the answer cannot be printed: {fault.strerror}", UNUSABLE)
+        return refuse(f"the answer cannot be printed: {fault.strerror}", UNUSABLE)
     if refused:
-        return _refuse(f"{refused:,} of {len(films) + len(refusals):,} refused", REFUSED)
+        return refuse(f"{refused:,} of {len(films) + len(refusals):,} refused", REFUSED)
     return DONE
 
 
@@ -137,11 +137,6 @@ def _warn_if_unfinished(predictor: Predictor) -> None:
 def _report(refusal: Refusal) -> None:
     # Above the bar, and as it is: no markup in file names, no wrapping.
     console.print(f"refused: {refusal.image}: {refusal.reason}", markup=False, highlight=False, soft_wrap=True)
-
-
-def _refuse(message: str, code: int) -> int:
-    print(message, file=sys.stderr)
-    return code
 
 
 def _object(prediction: Prediction, args: argparse.Namespace) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from cxr_core.checkpoint import CheckpointError
-from cxr_core.console import show_log
+from cxr_core.console import refuse, show_log
 from cxr_core.data import DataError
 from cxr_core.device import is_there, named_device
 from cxr_core.located_yaml import SpaceError
@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     args = _parse(argv)
     show_log("cxr_core")
     if not is_there(args.device):
-        return _refuse(f"--device {args.device}: PyTorch does not see this GPU; leave the option out", UNUSABLE)
+        return refuse(f"--device {args.device}: PyTorch does not see this GPU; leave the option out", UNUSABLE)
     if args.threads:
         torch.set_num_threads(args.threads)
     again = shlex.join(["python", "-m", "cxr_core.train", *(sys.argv[1:] if argv is None else argv)])
@@ -49,19 +49,19 @@ def main(argv: list[str] | None = None) -> int:
             recipe = load_recipe(args.config, _overrides(args))
             results = train_recipe(Request(recipe, args.data, args.out, args.device, args.seed, args.test))
     except (SpaceError, FolderError, CheckpointError) as mistake:
-        return _refuse(str(mistake), USAGE)
+        return refuse(str(mistake), USAGE)
     except Infeasible as reason:
-        return _refuse(f"{args.config}: infeasible: {reason}", USAGE)
+        return refuse(f"{args.config}: infeasible: {reason}", USAGE)
     except DataError as fault:
-        return _refuse(str(fault), UNUSABLE)
+        return refuse(str(fault), UNUSABLE)
     except Diverged as reason:
-        return _refuse(f"diverged: {reason}. It would again: lower lr or clip, and name another --out", DIVERGED)
+        return refuse(f"diverged: {reason}. It would again: lower lr or clip, and name another --out", DIVERGED)
     except OSError as fault:
-        return _refuse(_unwritten(fault, args.out, again), UNUSABLE)
+        return refuse(_unwritten(fault, args.out, again), UNUSABLE)
     except KeyboardInterrupt as stop:
         kept = "films decoded and epochs done so far are kept, the epoch in flight is lost"
         code = TERMINATED if isinstance(stop, _Termination) else INTERRUPTED
-        return _refuse(f"stopped; {kept}. To go on: {again}", code)
+        return refuse(f"stopped; {kept}. To go on: {again}", code)
     print(json.dumps(results) if args.json else _in_words(results, args.out))
     return DONE
 
@@ -110,11 +110,6 @@ def _termination_interrupts() -> Iterator[None]:
 
 def _overrides(args: argparse.Namespace) -> list[str]:
     return [*args.set, *(["data.allow_missing=true"] if args.allow_missing else [])]
-
-
-def _refuse(message: str, code: int) -> int:
-    print(message, file=sys.stderr)
-    return code
 
 
 def _unwritten(fault: OSError, out: Path, again: str) -> str:

@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 
+from cxr_core.console import refuse
 from search import slots
 from search.exit_codes import DONE, KILLED, NO_VALID_TRIAL, PREFLIGHT, STOPPED, USAGE
 
@@ -26,16 +27,16 @@ def main(argv: list[str] | None = None) -> int:
         folder = Study.place(args.study).resolve()
         result = run_finals(Request(folder, args.top, args.seeds, args.reopen_test, slots.resources(args)))
     except (SpaceError, StudyError) as mistake:
-        return _refuse(str(mistake), USAGE)
+        return refuse(str(mistake), USAGE)
     except (PreflightError, DataError, CheckpointError) as fault:
-        return _refuse(str(fault), PREFLIGHT)
+        return refuse(str(fault), PREFLIGHT)
     except NoFinalist as none:
-        return _refuse(str(none), NO_VALID_TRIAL)
+        return refuse(str(none), NO_VALID_TRIAL)
     except KeyboardInterrupt:
-        return _refuse("interrupted; nothing is lost, the same command goes on", KILLED)
+        return refuse("interrupted; nothing is lost, the same command goes on", KILLED)
     if result.record is None:
         cause = "because the disk is full: free some first" if result.stopped == "disk" else f"by {result.stopped}"
-        return _refuse(f"stopped {cause}. Nothing is lost; the same command goes on", STOPPED)
+        return refuse(f"stopped {cause}. Nothing is lost; the same command goes on", STOPPED)
     if args.json:
         print(json.dumps({**result.record, "report": str(result.report)}))
     else:
@@ -71,11 +72,6 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     if args.reopen_test is not None and not args.reopen_test.strip():
         parser.error("--reopen-test needs a reason, which the report will state")
     return args
-
-
-def _refuse(message: str, code: int) -> int:
-    print(message, file=sys.stderr)
-    return code
 
 
 if __name__ == "__main__":

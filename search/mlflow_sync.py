@@ -7,6 +7,7 @@ from pathlib import Path
 
 from filelock import Timeout
 
+from cxr_core.console import refuse
 from search.exit_codes import DONE, KILLED, PREFLIGHT, USAGE
 from search.mlflow_writer import lock
 
@@ -23,14 +24,14 @@ def main(argv: list[str] | None = None) -> int:
         if args.mlflow:
             check_server(args.mlflow)
     except StudyError as mistake:
-        return _refuse(str(mistake), USAGE)
+        return refuse(str(mistake), USAGE)
     except PreflightError as fault:
-        return _refuse(str(fault), PREFLIGHT)
+        return refuse(str(fault), PREFLIGHT)
     try:
         with lock(folder, args.mlflow):
             return synchronise(folder, args.mlflow)
     except Timeout:
-        return _refuse(f"{folder}: another process writes this MLflow already, as a running search does", USAGE)
+        return refuse(f"{folder}: another process writes this MLflow already, as a running search does", USAGE)
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
@@ -51,17 +52,12 @@ def synchronise(folder: Path, uri: str | None = None) -> int:
         if not Study.is_running(folder):
             view.finish()
     except KeyboardInterrupt:
-        return _refuse("interrupted; run it again: what is there is not written twice", KILLED)
+        return refuse("interrupted; run it again: what is there is not written twice", KILLED)
     except Exception as fault:  # whatever MLflow, its database or the network raises
         target = uri or Study(folder).facts["mlflow"]
-        return _refuse(f"{target}: MLflow cannot be written, run this again when it can: {fault}", PREFLIGHT)
+        return refuse(f"{target}: MLflow cannot be written, run this again when it can: {fault}", PREFLIGHT)
     print(f"{folder.name}: {epochs} epochs added; MLflow is up to date")
     return DONE
-
-
-def _refuse(message: str, code: int) -> int:
-    print(message, file=sys.stderr)
-    return code
 
 
 if __name__ == "__main__":

@@ -96,7 +96,7 @@ def _start_here(cores: int) -> None:
             if last:
                 raise PreflightError(
                     f"Ray does not start on this machine: {fault}. Nothing is lost; look for what keeps the machine "
-                    "busy (`uptime`), or into the logs of `session_latest` in Ray's temporary folder; then --resume"
+                    "busy (`uptime`), or into the logs of `session_latest` in Ray's temporary folder; then go on"
                 ) from None
             log.warning("Ray did not start in time (%s); trying once more", str(fault).splitlines()[0])
 
@@ -110,7 +110,6 @@ def start_ray(resources: Resources) -> Iterator[None]:
     _check_memory_limit()
     if resources.address:
         _check_address(resources.address)
-    if resources.address:
         _bring_token()
         try:
             ray.init(address=resources.address, log_to_driver=False, logging_level=logging.ERROR)

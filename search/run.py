@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cxr_core.console import refuse
 from search import slots
 from search.durations import format_duration, parse_duration
 from search.exit_codes import DONE, KILLED, NO_VALID_TRIAL, PREFLIGHT, STOPPED, USAGE
@@ -28,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     show_log("search", "cxr_core")
     path = args.space or STUDIES / args.study / "space.yaml"
     if not args.space and not path.exists():
-        return _refuse(f"{path.parent}: there is no study to resume; start one with --space FILE", USAGE)
+        return refuse(f"{path.parent}: there is no study to resume; start one with --space FILE", USAGE)
     try:
         space = load_space(path, _overrides(args))
         if args.dry_run:
@@ -40,11 +41,11 @@ def main(argv: list[str] | None = None) -> int:
 
         return _tell(run_session(space, _request(args, space.header.name)), args)
     except (SpaceError, StudyError) as mistake:
-        return _refuse(str(mistake), USAGE)
+        return refuse(str(mistake), USAGE)
     except PreflightError as fault:
-        return _refuse(str(fault), PREFLIGHT)
+        return refuse(str(fault), PREFLIGHT)
     except KeyboardInterrupt:
-        return _refuse("interrupted before the search began; nothing was started", KILLED)
+        return refuse("interrupted before the search began; nothing was started", KILLED)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -130,11 +131,6 @@ def _request(args: argparse.Namespace, name: str) -> "Request":
     )
 
 
-def _refuse(message: str, code: int) -> int:
-    print(message, file=sys.stderr)
-    return code
-
-
 def _tell(result: "Result", args: argparse.Namespace) -> int:
     """Print the result, as text or JSON; returns the exit code."""
     from search.session import describe
@@ -145,13 +141,13 @@ def _tell(result: "Result", args: argparse.Namespace) -> int:
     else:
         _print_result(result, told)
     if result.mistake:
-        return _refuse(f"stopped: the first trials all failed in the same way: {result.mistake}", NO_VALID_TRIAL)
+        return refuse(f"stopped: the first trials all failed in the same way: {result.mistake}", NO_VALID_TRIAL)
     if result.stopped:
         again = f"python -m search.run --study {result.study.name} --resume"
         cause = "because the disk is full: free some first" if result.stopped == "disk" else f"by {result.stopped}"
-        return _refuse(f"stopped {cause}. Nothing is lost; to go on: {again}", STOPPED)
+        return refuse(f"stopped {cause}. Nothing is lost; to go on: {again}", STOPPED)
     if not result.winner:
-        return _refuse("no trial was trained in full; go on with --resume and more --time or --trials", NO_VALID_TRIAL)
+        return refuse("no trial was trained in full; go on with --resume and more --time or --trials", NO_VALID_TRIAL)
     return DONE
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console, Group
 from rich.live import Live
 
+from cxr_core.console import refuse
 from search.exit_codes import DONE, USAGE
 
 if TYPE_CHECKING:
@@ -27,11 +28,11 @@ def main(argv: list[str] | None = None) -> int:
     try:
         study = Study.find(args.study, follow=True)
     except StudyError as mistake:
-        return _refuse(f"{mistake}{_known_studies()}")
+        return refuse(f"{mistake}{_known_studies()}", USAGE)
     count = len(study.trials())
     if args.explain is not None and not 0 <= args.explain < count:
         have = f"has trials 0 to {count - 1}" if count else "has no trial yet"
-        return _refuse(f"{study.folder}: there is no trial {args.explain}; the study {have}")
+        return refuse(f"{study.folder}: there is no trial {args.explain}; the study {have}", USAGE)
     # The width of a pipe is unknown: wide enough for the ledger's sentences.
     out = Console() if sys.stdout.isatty() else Console(width=140)
     if args.watch:
@@ -55,11 +56,6 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     if args.watch and args.json:
         parser.error("--watch and --json exclude each other")
     return args
-
-
-def _refuse(message: str) -> int:
-    print(message, file=sys.stderr)
-    return USAGE
 
 
 def _known_studies() -> str:

@@ -11,6 +11,7 @@ from PIL import Image
 from cxr_core.config import Task, TrainConfig
 from cxr_core.data.films import Films, TrainingData
 from cxr_core.registry import Chosen
+from tests.cxr_core.predicted_films import trained, write_data_set
 
 LABELS = ("Mass", "Nodule")
 
@@ -66,3 +67,17 @@ def nih_folder(tmp_path: Path) -> Path:
     for part, names in parts.items():
         (folder / f"{part}_list.txt").write_text("\n".join(names) + "\n")
     return folder
+
+
+@pytest.fixture(scope="module")
+def film_table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set of films in files of every kind."""
+    return write_data_set(tmp_path_factory.mktemp("films"))
+
+
+@pytest.fixture(scope="module")
+def model(film_table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of a training on these films."""
+    path = tmp_path_factory.mktemp("model") / "model.pt"
+    trained(film_table)[0].save(path)
+    return path

@@ -6,13 +6,12 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from pydicom import uid
-from pydicom.dataset import Dataset, FileMetaDataset
 
 from cxr_core.config import Task, TrainConfig
 from cxr_core.data import DataName, DataPolicy, PreparedData, TrainingData, prepare
 from cxr_core.registry import Chosen
 from cxr_core.train import Training
+from tests.cxr_core.dicom_films import radiograph
 
 LABELS = ("Mass", "Nodule")
 SIZE = 32
@@ -28,25 +27,8 @@ def picture(number: int) -> np.ndarray:
 
 
 def dicom(stored: np.ndarray, path: Path, **attributes: object) -> None:
-    """A file of grey (H, W), of colour (H, W, 3) or, with NumberOfFrames, of several frames (N, H, W)."""
-    header, frames = Dataset(), "NumberOfFrames" in attributes
-    colour = stored.ndim == 3 and not frames
-    header.SOPClassUID, header.SOPInstanceUID = uid.DigitalXRayImageStorageForPresentation, uid.generate_uid()
-    header.Rows, header.Columns = stored.shape[1:] if frames else stored.shape[:2]
-    header.SamplesPerPixel = 3 if colour else 1
-    header.PhotometricInterpretation = "RGB" if colour else "MONOCHROME2"
-    if colour:
-        header.PlanarConfiguration = 0
-    bits = stored.itemsize * 8
-    header.BitsAllocated, header.BitsStored, header.HighBit = bits, bits, bits - 1
-    header.PixelRepresentation = int(stored.dtype.kind == "i")
-    header.PixelData = stored.tobytes()
-    header["PixelData"].VR = "OW" if bits > 8 else "OB"
-    for name, value in attributes.items():
-        setattr(header, name, value)
-    header.file_meta = FileMetaDataset()
-    header.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
-    header.save_as(path, enforce_file_format=True)
+    """A file of stored values, as `radiograph` takes them."""
+    radiograph(stored, **attributes).save_as(path, enforce_file_format=True)
 
 
 def _deep(film: np.ndarray) -> np.ndarray:

@@ -29,7 +29,6 @@ from tests.cxr_core.predicted_films import (
     photograph,
     picture,
     trained,
-    write_data_set,
 )
 
 REMEDIES = (
@@ -37,18 +36,6 @@ REMEDIES = (
     "; name a file, or a folder of films, that you may read",
 )
 FLIP = Chosen("standard", {"horizontal_flip": True})
-
-
-@pytest.fixture(scope="module")
-def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_data_set(tmp_path_factory.mktemp("films"))
-
-
-@pytest.fixture(scope="module")
-def model(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("model") / "model.pt"
-    trained(table)[0].save(path)
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -81,9 +68,9 @@ def save(folder: Path, film: Image.Image | np.ndarray, name: str = "film.png", *
     ids=["squash", "pad, mean film", "crop, average", "mirrored", "centre"],
 )
 def test_every_kind_of_file_has_the_probabilities_that_its_cached_film_has(
-    table: Path, tmp_path: Path, aspect: str, config: dict
+    film_table: Path, tmp_path: Path, aspect: str, config: dict
 ) -> None:
-    training, prepared = trained(table, aspect, **config)
+    training, prepared = trained(film_table, aspect, **config)
     training.save(tmp_path / "model.pt")
     network = training.average.model if training.average else training.model
     predictor = Predictor.load(tmp_path / "model.pt")
@@ -95,7 +82,7 @@ def test_every_kind_of_file_has_the_probabilities_that_its_cached_film_has(
         films = Films.open(cache, prepared.films[is_part], LABELS)
         batches = Batches(films, torch.device("cpu"))
         cached = predict(network, batches, training.normalise, mirror=training.config.mirrors)
-        alone = told(list(predictor([str(table.parent / image) for image in films.table["image"]])))
+        alone = told(list(predictor([str(film_table.parent / image) for image in films.table["image"]])))
         np.testing.assert_allclose(alone, cached, rtol=1e-5)
         assert np.ptp(cached, axis=0).min() > 100 * 1e-5  # other pixels have other probabilities
         seen |= {image.partition("_")[2] for image in films.table["image"]}
@@ -151,7 +138,7 @@ def test_the_way_in_which_films_became_square_is_the_trainings(predictor: Predic
 
 
 def test_mirror_images_are_alike_only_to_a_network_that_was_trained_and_predicts_with_both(
-    table: Path, tmp_path: Path
+    film_table: Path, tmp_path: Path
 ) -> None:
     film = np.ascontiguousarray(picture(1))
     paths = [save(tmp_path, film, "a.png"), save(tmp_path, np.ascontiguousarray(film[:, ::-1]), "b.png")]
@@ -161,7 +148,7 @@ def test_mirror_images_are_alike_only_to_a_network_that_was_trained_and_predicts
         "trained": {"augment": FLIP},
         "predicted": {"flip_tta": True},
     }.items():
-        trained(table, **changes)[0].save(tmp_path / "model.pt")
+        trained(film_table, **changes)[0].save(tmp_path / "model.pt")
         one, other = told(list(Predictor.load(tmp_path / "model.pt")(paths)))
         alike[mirrored] = np.abs(one / other - 1).max() < 1e-4
     assert alike == {"both": True, "trained": False, "predicted": False}

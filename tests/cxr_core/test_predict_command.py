@@ -23,7 +23,7 @@ from cxr_core.evaluate import predict
 from cxr_core.labels import Task
 from cxr_core.predict_command import main
 from cxr_core.train_command import main as train
-from tests.cxr_core.predicted_films import content, photograph, trained, write_data_set
+from tests.cxr_core.predicted_films import content, photograph, trained
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DISCLAIMER = "research only, not for clinical use"
@@ -43,18 +43,6 @@ def _console_of_the_test() -> Iterator[None]:
     core.handlers = []
     yield
     core.handlers, core.level = handlers, level
-
-
-@pytest.fixture(scope="module")
-def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_data_set(tmp_path_factory.mktemp("films"))
-
-
-@pytest.fixture(scope="module")
-def model(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("model") / "model.pt"
-    trained(table)[0].save(path)
-    return path
 
 
 @pytest.fixture
@@ -114,8 +102,8 @@ def test_a_network_that_the_train_command_made_says_of_a_film_what_its_evaluatio
 # What it prints
 
 
-def test_json_is_an_object_a_film_on_a_line(model: Path, table: Path, run: Run) -> None:
-    images = [str(path) for path in sorted(table.parent.glob("*.dcm"))]
+def test_json_is_an_object_a_film_on_a_line(model: Path, film_table: Path, run: Run) -> None:
+    images = [str(path) for path in sorted(film_table.parent.glob("*.dcm"))]
     code, out, err = run(model, *images, "--json")
     assert (code, err) == (0, [DISCLAIMER])
     assert [film["image"] for film in objects(out)] == images
@@ -126,8 +114,8 @@ def test_json_is_an_object_a_film_on_a_line(model: Path, table: Path, run: Run) 
             assert finding["above"] == (finding["probability"] >= finding["threshold"])
 
 
-def test_the_table_has_a_row_a_finding_with_the_numbers_of_json(model: Path, table: Path, run: Run) -> None:
-    images = [str(path) for path in sorted(table.parent.glob("0*"))]
+def test_the_table_has_a_row_a_finding_with_the_numbers_of_json(model: Path, film_table: Path, run: Run) -> None:
+    images = [str(path) for path in sorted(film_table.parent.glob("0*"))]
     told = objects(run(model, *images, "--json", "--threshold", "f1")[1])
     code, out, err = run(model, *images, "--threshold", "f1")
     assert (code, err) == (0, [DISCLAIMER])
@@ -188,8 +176,8 @@ def test_the_thresholds_of_one_half_need_no_fitting(model: Path, film: Path, run
     assert "threshold  half, 0.5 for every finding" in run(model, film, "--threshold", "half")[1]
 
 
-def test_an_unfinished_training_is_told(table: Path, film: Path, tmp_path: Path, run: Run) -> None:
-    training, _ = trained(table)
+def test_an_unfinished_training_is_told(film_table: Path, film: Path, tmp_path: Path, run: Run) -> None:
+    training, _ = trained(film_table)
     training.epoch = 2
     training.save(tmp_path / "model.pt")
     code, _, err = run(tmp_path / "model.pt", film)
@@ -217,9 +205,9 @@ def test_a_folder_stands_for_the_films_in_it_and_below(model: Path, tmp_path: Pa
 
 
 def test_dicom_without_a_suffix_is_found_in_a_folder_and_its_index_is_not(
-    model: Path, table: Path, tmp_path: Path, run: Run
+    model: Path, film_table: Path, tmp_path: Path, run: Run
 ) -> None:
-    source = next(table.parent.glob("*.dcm")).read_bytes()
+    source = next(film_table.parent.glob("*.dcm")).read_bytes()
     for name in ("IM000001", "1.2.840.10008.7", "DICOMDIR"):
         (tmp_path / name).write_bytes(source)
     code, out, _ = run(model, tmp_path, "--json")

@@ -12,14 +12,8 @@ from search.overview import Overview
 from search.trial import Outcome
 from tests.end_to_end.conftest import Search, finish
 from tests.end_to_end.test_search import assert_mlflow_agrees, epochs_trained
+from tests.search.conftest import RECIPE
 
-RECIPE = """
-name: plain
-task: {kind: binary, labels: [Pneumonia]}
-data: {image_size: 28}
-objective: {metric: auroc_macro}
-space: {model: small_cnn, epochs: 4}
-"""
 THREE = ["budget.trials=3", "asha.mode=none", "space.model=small_cnn", "space.epochs=4", "baselines=[plain.yaml]"]
 
 
