@@ -17,9 +17,9 @@ def main(argv: list[str] | None = None) -> int:
     from cxr_core.console import show_log
     from cxr_core.data import DataError
     from cxr_core.located_yaml import SpaceError
-    from search.finals import Request, run_finals
+    from search.finals.repeats import NoFinalist
+    from search.finals.session import Request, run_finals
     from search.preflight import PreflightError
-    from search.repeats import NoFinalist
     from search.study import Study, StudyError
 
     show_log("search", "cxr_core")
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     else:
         from rich.console import Console
 
-        from search.finals_page import finals_page
+        from search.finals.page import finals_page
 
         # The width of a pipe is unknown: wide enough for the table.
         (Console() if sys.stdout.isatty() else Console(width=180)).print(finals_page(result.record, result.report))

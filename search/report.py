@@ -15,13 +15,13 @@ from markupsafe import Markup
 
 from cxr_core.html_page import write_html
 from search import figures
-from search import finals_words as finals
 from search.account import saved, shares, spreads
 from search.durations import format_duration
 from search.exit_codes import DONE, USAGE
 from search.fidelity import Fidelities
 from search.figures import progress, standing, title
-from search.finals_record import read_record
+from search.finals import words as finals
+from search.finals.record import read_record
 from search.ledger import history
 from search.life import in_words
 from search.overview import Overview, failures, figure, values_of

@@ -114,6 +114,13 @@ def test_each_finalist_has_been_trained_with_as_many_seeds_and_is_judged_by_its_
     assert record["films"]["test"]["films"] == 600
 
 
+def test_the_training_that_is_handed_over_is_the_winners_best_on_validation(finalized):
+    record = finalized[2]
+    (winner,) = [row for row in record["finalists"] if row["trial"] == record["winner"]]
+    best = max(winner["trainings"], key=lambda training: training["validation"])
+    assert record["delivered"] == best["trial"]
+
+
 def test_the_test_split_was_opened_once_after_every_repeat(searched, finalized):
     (opening,) = searched.study.facts["test_openings"]
     trained = {trial["trial"] for row in finalized[2]["finalists"] for trial in row["trainings"]}

@@ -9,8 +9,8 @@ import pytest
 
 from search import figures
 from search.exit_codes import DONE, USAGE
-from search.finalists import Scored, judge
-from search.finals_record import describe, write_record
+from search.finals.record import describe, write_record
+from search.finals.verdict import Scored, judge
 from search.report import main, write_report
 from search.rungs import RungPolicy, Rungs
 from search.space import Baseline

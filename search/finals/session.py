@@ -13,15 +13,15 @@ import torch
 from cxr_core.data import PreparedData
 from search.driver import drained_on_signal, drive, stopped_early
 from search.films import prepare_again
-from search.finalists import judge
-from search.finals_record import describe, evaluated, read_record, write_record
+from search.finals.record import describe, evaluated, read_record, write_record
+from search.finals.repeats import NoFinalist, Repeats, broken, choose, trainings_of
+from search.finals.sealed_test import SealedTest
+from search.finals.verdict import judge
 from search.full_disk import DISK, is_disk_full
 from search.mlflow_writer import start_writer
 from search.overview import ending
 from search.placement import Resources
 from search.preflight import PreflightError, check_disk
-from search.repeats import NoFinalist, Repeats, broken, choose, trainings_of
-from search.sealed_test import SealedTest
 from search.space import Space, load_space
 from search.study import Study, StudyError
 from search.trial import Trial

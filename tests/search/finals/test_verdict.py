@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import norm, ttest_ind
 from sklearn.metrics import roc_auc_score
 
-from search.finalists import Scored, bootstrap_p, holm, judge
+from search.finals.verdict import Scored, bootstrap_p, holm, judge
 
 
 def draw(rng, qualities, patients=300, seeds=3, films=1, labels=1, seed_noise=0.0):

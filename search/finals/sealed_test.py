@@ -20,7 +20,7 @@ from cxr_core.checkpoint import load_checkpoint
 from cxr_core.data import Films, PreparedData
 from cxr_core.evaluate import predict
 from search.code_version import code_version
-from search.finalists import Scored
+from search.finals.verdict import Scored
 from search.kept_scores import read_scores, save_scores, scores_path
 from search.study import Study
 from search.trial import Trial

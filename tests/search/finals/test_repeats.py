@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 
 from search.checkpoints import Checkpoints
+from search.finals.repeats import NoFinalist, Repeats, broken, choose, seeds_of, trainings_of
 from search.placement import Resources
-from search.repeats import NoFinalist, Repeats, broken, choose, seeds_of, trainings_of
 from search.trial import Outcome
 from tests.search.conftest import SPACE, Trainer, drawn, epoch_record
 

@@ -1,12 +1,14 @@
 """The finalists' result as a study keeps it, `finalists.json`, for the terminal, the report and other programs."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cxr_core.metrics import EPOCH_METRICS
 from cxr_core.scorecard import finite
-from search.finalists import Difference, Reached, Standing, Verdict
+from search.finals.verdict import Difference, Reached, Standing, Verdict
 from search.trial import Trial
 
 
@@ -34,7 +36,8 @@ def describe(
 ) -> dict[str, Any]:
     """A verdict as JSON takes it: None where a value is undefined; finalists by their mean on validation, best first.
 
-    trainings: evaluated ones, by finalist. broken: those that ended before they were done.
+    trainings: evaluated ones, by finalist. broken: those that ended before they were done. `delivered` is the training of
+    the winner that is handed over: the best on validation.
     """
     trial_of = {trial.number: trial for trial in finalists}
     warnings = [
@@ -45,6 +48,7 @@ def describe(
         "study": str(study),
         "metric": verdict.metric,
         "winner": verdict.winner,
+        "delivered": _delivered(verdict, trainings[verdict.winner]),
         "sentence": verdict.sentence,
         "warnings": warnings,
         "finalists": [_finalist(verdict, trial_of[number], trainings[number]) for number in verdict.order],
@@ -62,6 +66,13 @@ def describe(
 def evaluated(record: Mapping[str, Any]) -> dict[int, list[int]]:
     """The trainings that a record is about, by finalist."""
     return {row["trial"]: [one["trial"] for one in row["trainings"]] for row in record["finalists"]}
+
+
+def _delivered(verdict: Verdict, trainings: Sequence[Trial]) -> int:
+    values = verdict.validation.reached[verdict.winner].values
+    sign = 1 if EPOCH_METRICS[verdict.metric].direction == "maximize" else -1
+    ranked = {t.number: -math.inf if math.isnan(v) else sign * v for v, t in zip(values, trainings, strict=True)}
+    return max(ranked, key=lambda number: (ranked[number], -number))
 
 
 def _finalist(verdict: Verdict, trial: Trial, trainings: Sequence[Trial]) -> dict[str, Any]:

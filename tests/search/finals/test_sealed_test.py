@@ -16,9 +16,9 @@ from sklearn.metrics import roc_auc_score
 from cxr_core.checkpoint import load_checkpoint
 from search.code_version import code_version
 from search.driver import workplace
-from search.finalists import judge
+from search.finals.sealed_test import SealedTest
+from search.finals.verdict import judge
 from search.placement import Resources
-from search.sealed_test import SealedTest
 from search.study import Study
 from tests.search.conftest import SPACE, legs_on
 from tests.search.small_study import new_study, train

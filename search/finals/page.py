@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from search.finals_words import averaged, differs, opened, optimism, p_value, ranking, reached
+from search.finals.words import averaged, differs, opened, optimism, p_value, ranking, reached
 
 
 def finals_page(record: Mapping[str, Any], report: object) -> Group:
