@@ -17,6 +17,9 @@ from cxr_core.confusion import RATIOS, Counts, called
 from cxr_core.metrics import CALIBRATION_BINS, EPOCH_METRICS, calibration_bin, log_losses
 from cxr_core.roc import Array
 
+BOOTSTRAPPED = tuple(dict.fromkeys([*EPOCH_METRICS, *RATIOS]))
+"""Metrics that can be drawn again."""
+
 _RANKED_AT_ONCE = 16
 """Resamples whose weights are summed at a time: with 25,596 films two arrays of 1.6 MB, which a core's cache holds."""
 
@@ -47,16 +50,16 @@ def bootstrap(
     """Each metric of each finding in each resample, by the metric's name: (R, C), or (R, M, C) of several models.
 
     targets: (N, C). scores: (N, C), or (M, N, C) of M models on the same films; the resamples are the same for all
-    models, findings and metrics. patients: (N,), equal for films of one patient. metrics: names of EPOCH_METRICS;
-    `macro_samples` takes the mean over findings. thresholds: of the calls, (C,) or one for all.
+    models, findings and metrics. patients: (N,), equal for films of one patient. metrics: names of EPOCH_METRICS or
+    RATIOS; `macro_samples` takes the mean over findings. thresholds: of the calls, (C,) or one for all.
     threads: cores to use; all of this process's if None. The result does not depend on it.
 
     NaN where a metric is undefined in a resample, as when it holds no positive film. Holds 4 bytes for each patient in
     each resample (22 MB for 2,000 x 2,797), 8 for each result, and some MB a thread. ValueError: a metric of another
     name, or arrays that do not belong together.
     """
-    if unknown := set(metrics) - set(EPOCH_METRICS):
-        raise ValueError(f"there is no metric {min(unknown)!r}; metrics are {', '.join(EPOCH_METRICS)}")
+    if unknown := set(metrics) - set(BOOTSTRAPPED):
+        raise ValueError(f"there is no metric {min(unknown)!r}; metrics are {', '.join(BOOTSTRAPPED)}")
     models = scores if scores.ndim == 3 else scores[None]
     if models.shape[1:] != targets.shape or len(patients) != len(targets):
         shapes = f"targets {targets.shape}, scores {scores.shape}, patients ({len(patients)},)"

@@ -14,9 +14,9 @@ Matrix = NDArray[np.int64]
 class Counts:
     """True and false positives and negatives: arrays of one shape, films on none of their axes.
 
-    A ratio is NaN where its denominator is 0: nothing was called (precision), no film has the finding (sensitivity),
-    all have it (specificity), none is labelled (all ratios). It is not set to 0, which would pull a mean over findings
-    down for a question that was not asked.
+    A ratio is NaN where its denominator is 0: nothing was called (precision), everything was (npv), no film has the
+    finding (sensitivity), all have it (specificity), none is labelled (all ratios). It is not set to 0, which would
+    pull a mean over findings down for a question that was not asked.
     """
 
     tp: Array
@@ -31,8 +31,13 @@ class Counts:
 
     @property
     def precision(self) -> Array:
-        """Share of the called films that have the finding."""
+        """Share of the called films that have the finding, also named positive predictive value."""
         return _ratio(self.tp, self.tp + self.fp)
+
+    @property
+    def npv(self) -> Array:
+        """Negative predictive value: share of the films that are not called that do not have the finding."""
+        return _ratio(self.tn, self.tn + self.fn)
 
     @property
     def sensitivity(self) -> Array:
@@ -63,7 +68,7 @@ class Counts:
         return (self.sensitivity + self.specificity) / 2
 
 
-RATIOS = ("accuracy", "precision", "sensitivity", "specificity", "f1", "bcr", "balanced_accuracy")
+RATIOS = ("accuracy", "precision", "npv", "sensitivity", "specificity", "f1", "bcr", "balanced_accuracy")
 """The ratios of `Counts` by name."""
 
 

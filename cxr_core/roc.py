@@ -39,6 +39,37 @@ class RocCurve:
             return float("nan")
         return float((np.diff(self.tp, prepend=0) * self.tp / (self.tp + self.fp)).sum() / self.positives)
 
+    def roc_points(self, cells: int = 200) -> tuple[Array, Array]:
+        """False positive rate and sensitivity from (0, 0) to (1, 1), for a picture; both empty without either class.
+
+        Of the points in one of `cells` x `cells` squares only the last one is kept: at most 2 `cells` are left, each
+        left-out one less than 1 / `cells` away.
+        """
+        if not self.positives or not self.negatives:
+            return np.empty(0), np.empty(0)
+        fpr, tpr = (
+            np.append(0, calls) / all_of for calls, all_of in ((self.fp, self.negatives), (self.tp, self.positives))
+        )
+        square = np.stack([np.floor(fpr * cells), np.floor(tpr * cells)])
+        kept = np.append((square[:, 1:] != square[:, :-1]).any(axis=0), True)
+        kept[0] = True
+        return fpr[kept], tpr[kept]
+
+    def pr_points(self, cells: int = 200) -> tuple[Array, Array]:
+        """Recall and precision where recall grows, for a picture of steps to the left; both empty without positives.
+
+        The first point stands for all that comes before it. Of the points in one of `cells` bands of recall only the
+        last one is kept.
+        """
+        if not self.positives:
+            return np.empty(0), np.empty(0)
+        grows = np.diff(self.tp, prepend=0) > 0
+        tp, fp = self.tp[grows], self.fp[grows]
+        band = np.ceil(tp / self.positives * cells)
+        kept = np.append(band[1:] != band[:-1], True)
+        kept[0] = True
+        return tp[kept] / self.positives, tp[kept] / (tp + fp)[kept]
+
 
 def roc_curve(targets: Array, scores: Array) -> RocCurve:
     """The curve of one finding; targets, scores: (N,), NaN targets are left out."""

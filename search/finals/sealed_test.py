@@ -89,13 +89,19 @@ class SealedTest:
 
     def scored(self, trainings: Mapping[int, Sequence[Trial]], labels: Sequence[str]) -> tuple[Scored, Scored]:
         """What the trainings of each finalist make of the validation and test films, from the kept scores."""
-        films = pd.read_parquet(self.study.folder / "films.parquet")
-        parts = (films[films["split"] == "val"], self._validation_path), (self._films(), self._path)
-        validation, test = (_scored(table, path, trainings, labels) for table, path in parts)
+        validation, test = (_scored(table, path, trainings, labels) for table, path in self._parts())
         return validation, test
 
-    def _films(self) -> pd.DataFrame:
-        return pd.read_parquet(self.folder / "films.parquet")
+    def told_of(self, training: Trial) -> list[tuple[pd.DataFrame, np.ndarray]]:
+        """The validation and the test films with all that is known of them, and a training's scores of them, (N, C)."""
+        kept = [(table, read_scores(path(training))) for table, path in self._parts()]
+        return [(table.set_index("image").loc[scores.index], scores.to_numpy()) for table, scores in kept]
+
+    def _parts(self) -> list[tuple[pd.DataFrame, Callable[[Trial], Path]]]:
+        """Validation and test: the films' table, and where a training's scores of them lie."""
+        films = pd.read_parquet(self.study.folder / "films.parquet")
+        tested = pd.read_parquet(self.folder / "films.parquet")
+        return [(films[films["split"] == "val"], self._validation_path), (tested, self._path)]
 
     def _path(self, trial: Trial) -> Path:
         return self.folder / f"scores-{trial.number:05d}.npz"

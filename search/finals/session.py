@@ -154,6 +154,7 @@ class _Finals:
 
     def tell(self) -> Result:
         """Compare what was evaluated, unless that was done, and write it down."""
+        from search.evidence.gather import gather_evidence
         from search.report import write_report  # seconds to import
 
         trainings = self.trainings
@@ -162,6 +163,7 @@ class _Finals:
         if not record or evaluated(record) != _numbers(trainings) or record["openings"] != openings:
             record = self._compare(trainings)
             write_record(self.study.folder, record)
+        gather_evidence(self.study, record, self.space.task.labels)
         return Result(record, write_report(self.study))
 
     def _compare(self, trainings: Mapping[int, Sequence[Trial]]) -> dict[str, Any]:

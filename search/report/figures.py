@@ -1,4 +1,4 @@
-"""The report's figures, drawn by plotly. Text and grid take their colours from the page, in light and in dark."""
+"""Figures of a search: learning curves, history, what mattered, families, the front, and what it cost."""
 
 import random
 import warnings
@@ -8,16 +8,15 @@ from itertools import accumulate
 
 import optuna
 import plotly.graph_objects as go
-import plotly.io
-from markupsafe import Markup
 from optuna.trial import FrozenTrial, create_trial
 
-from search.account import Share
+from search.report.account import Share
+from search.report.drawing import BLUE, GREY, ORANGE, RED, blank
+from search.report.names import progress, standing, title
 from search.rungs import Rungs
 from search.study import Study
 from search.trial import Outcome, Trial
 
-_BLUE, _ORANGE, _RED, _GREY = "#2f7fe0", "#dd8420", "#d0504b", "#8a919e"
 _ENOUGH = 8
 """Trials below which a parameter's importance is not worth showing."""
 
@@ -32,50 +31,14 @@ class _Style:
 
 
 _STYLES = {
-    "pruned": _Style(_GREY, "circle", 1, 0.45),
-    "not ended": _Style(_GREY, "circle-open", 1.5, 0.8, "dash"),
-    "failed": _Style(_RED, "x", 1.5, 0.9, "dot"),
-    "trained in full": _Style(_BLUE, "circle", 1.8, 0.75),
-    "baseline": _Style(_ORANGE, "diamond", 2, 0.9),
-    "best": _Style(_BLUE, "star", 4, 1),
+    "pruned": _Style(GREY, "circle", 1, 0.45),
+    "not ended": _Style(GREY, "circle-open", 1.5, 0.8, "dash"),
+    "failed": _Style(RED, "x", 1.5, 0.9, "dot"),
+    "trained in full": _Style(BLUE, "circle", 1.8, 0.75),
+    "baseline": _Style(ORANGE, "diamond", 2, 0.9),
+    "best": _Style(BLUE, "star", 4, 1),
 }
 """What a trial looks like by its part in the search; later ones are drawn over earlier ones."""
-
-
-def title(trial: Trial) -> str:
-    """A trial's number, with its recipe if it is a baseline, the trial it repeats, or its architecture family."""
-    if trial.repeats is not None:
-        return f"{trial.number} (another seed of {trial.repeats})"
-    return f"{trial.number} (recipe {trial.baseline})" if trial.baseline else f"{trial.number} ({trial.family})"
-
-
-def standing(trial: Trial) -> str:
-    """How a trial ended, if it has."""
-    return "not ended" if trial.outcome is Outcome.OPEN else trial.outcome.value
-
-
-def progress(trial: Trial) -> str:
-    """Epochs done of a trial's schedule, such as `3/20`."""
-    return f"{trial.epochs[-1].epoch if trial.epochs else 0}/{trial.schedule}"
-
-
-def draw(figure: go.Figure) -> Markup:
-    """A figure as HTML, for a page that holds plotly.js."""
-    unneeded = ["select2d", "lasso2d", "autoScale2d"]
-    config = {"responsive": True, "displaylogo": False, "modeBarButtonsToRemove": unneeded}
-    return Markup(plotly.io.to_html(figure, config, full_html=False, include_plotlyjs=False))
-
-
-def _blank(height: int, x: str, y: str) -> go.Figure:
-    """An empty figure. Dragging does nothing until a tool is chosen, so that a finger can scroll past it."""
-    clear = "rgba(0,0,0,0)"
-    axis = {"automargin": True, "zeroline": False, "title": {"standoff": 8}}
-    figure = go.Figure(layout={"template": "none", "height": height, "dragmode": False})
-    figure.update_layout(paper_bgcolor=clear, plot_bgcolor=clear, font={"family": "system-ui, sans-serif", "size": 13})
-    figure.update_layout(margin={"l": 8, "r": 12, "t": 40, "b": 8}, hovermode="closest", xaxis=axis, yaxis=axis)
-    figure.update_layout(modebar={"bgcolor": clear, "color": _GREY, "activecolor": _BLUE})
-    figure.update_layout(legend={"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom"})
-    return figure.update_layout(xaxis_title_text=x, yaxis_title_text=y)
 
 
 def _by_part(trials: Iterable[Trial], best: Trial | None) -> Iterable[tuple[str, _Style, list[Trial]]]:
@@ -97,7 +60,7 @@ def _part(trial: Trial, best: Trial | None) -> str:
 
 def learning_curves(trials: Iterable[Trial], best: Trial | None, rungs: Rungs, metric: str) -> go.Figure:
     """The objective of every trial against its progress, with the rungs."""
-    figure = _blank(460, "share of the trial's own schedule", metric)
+    figure = blank(460, "share of the trial's own schedule", metric)
     for part, style, group in _by_part(trials, best):
         # The lines of one part are a single trace with gaps, so that the legend has one entry a part.
         points = [point for trial in group for point in (*_curve(trial), (None, None, None))]
@@ -115,7 +78,7 @@ def learning_curves(trials: Iterable[Trial], best: Trial | None, rungs: Rungs, m
         )
     for fraction in rungs.fractions:
         note = {"annotation_text": f"{fraction:.0%}", "annotation_position": "bottom right"}
-        figure.add_vline(fraction, line={"color": _GREY, "width": 1, "dash": "dot"}, annotation_font_size=11, **note)
+        figure.add_vline(fraction, line={"color": GREY, "width": 1, "dash": "dot"}, annotation_font_size=11, **note)
     return figure.update_xaxes(tickformat=".0%", range=[0, 1.02]).update_layout(showlegend=True)
 
 
@@ -125,11 +88,11 @@ def _curve(trial: Trial) -> list[tuple[float, float, str]]:
 
 def losses(trial: Trial) -> go.Figure:
     """A trial's loss on training and validation films, epoch by epoch."""
-    figure = _blank(340, "epoch", "loss")
+    figure = blank(340, "epoch", "loss")
     epochs = [epoch.epoch for epoch in trial.epochs]
     curves = {
-        "training loss": ([epoch.train_loss for epoch in trial.epochs], _ORANGE),
-        "validation log loss": ([epoch.metrics["log_loss"] for epoch in trial.epochs], _BLUE),
+        "training loss": ([epoch.train_loss for epoch in trial.epochs], ORANGE),
+        "validation log loss": ([epoch.metrics["log_loss"] for epoch in trial.epochs], BLUE),
     }
     for name, (values, color) in curves.items():
         figure.add_scatter(x=epochs, y=values, name=name, mode="lines+markers", line={"color": color}, marker_size=5)
@@ -138,7 +101,7 @@ def losses(trial: Trial) -> go.Figure:
 
 def history(trials: Sequence[Trial], best: Trial | None, metric: str, maximize: bool) -> go.Figure:
     """The last objective of each trial by its number, and the best full trial so far."""
-    figure = _blank(400, "trial", metric)
+    figure = blank(400, "trial", metric)
     for part, style, group in _by_part(trials, best):
         figure.add_scatter(
             x=[trial.number for trial in group],
@@ -156,7 +119,7 @@ def history(trials: Sequence[Trial], best: Trial | None, metric: str, maximize: 
         )
     full = {trial.number: trial.value for trial in trials if trial.repeats is None and trial.value is not None}
     so_far = list(accumulate(full.values(), max if maximize else min))
-    line = {"color": _BLUE, "width": 1.5, "shape": "hv", "dash": "dot"}
+    line = {"color": BLUE, "width": 1.5, "shape": "hv", "dash": "dot"}
     figure.add_scatter(x=list(full), y=so_far, name="best so far", mode="lines", line=line, hoverinfo="skip")
     return _whole_ticks(figure, len(trials)).update_layout(showlegend=True)
 
@@ -168,20 +131,20 @@ def _whole_ticks(figure: go.Figure, count: int) -> go.Figure:
 
 def label_areas(areas: Sequence[tuple[str, float | None, int, int]]) -> go.Figure:
     """The AUROC of each label with its validation positives, best first; an undefined one has no bar."""
-    figure = _blank(70 + 26 * len(areas), "", "")
+    figure = blank(70 + 26 * len(areas), "", "")
     figure.add_bar(
         x=[area if area is not None else 0 for _, area, *_ in areas],
         y=[label.replace("_", " ") for label, *_ in areas],
         text=["undefined" if area is None else f"{area:.3f}" for _, area, *_ in areas],
         customdata=[positives for *_, positives, _ in areas],
         orientation="h",
-        marker_color=_BLUE,
+        marker_color=BLUE,
         textposition="outside",
         cliponaxis=False,
         hovertemplate="%{y}: %{text} from %{customdata} positives<extra></extra>",
     )
     chance = {"annotation_text": "chance", "annotation_position": "top", "annotation_font_size": 11}
-    figure.add_vline(0.5, line={"color": _GREY, "width": 1, "dash": "dot"}, **chance)
+    figure.add_vline(0.5, line={"color": GREY, "width": 1, "dash": "dot"}, **chance)
     figure.update_yaxes(autorange="reversed", showgrid=False)
     return figure.update_xaxes(range=[0, 1.12], tickvals=[0, 0.25, 0.5, 0.75, 1]).update_layout(margin_t=20)
 
@@ -197,13 +160,13 @@ def families(trials: Sequence[Trial], rungs: Rungs, metric: str, staged: bool) -
 
     staged: the first rung ends a stage on smaller or fewer films, which only searched trials go through.
     """
-    figure = _blank(380, "", metric)
+    figure = blank(380, "", metric)
     groups = {
         "at the first rung": (
-            _GREY,
+            GREY,
             {trial.number: first_decision(trial, rungs) for trial in trials if trial.searched or not staged},
         ),
-        "trained in full": (_BLUE, {trial.number: trial.value for trial in trials if trial.outcome is Outcome.FULL}),
+        "trained in full": (BLUE, {trial.number: trial.value for trial in trials if trial.outcome is Outcome.FULL}),
     }
     for name, (color, values) in groups.items():
         shown = [trial for trial in trials if values.get(trial.number) is not None]
@@ -226,7 +189,7 @@ def families(trials: Sequence[Trial], rungs: Rungs, metric: str, staged: bool) -
 
 def front(trials: Sequence[Trial], front: Sequence[Trial], best: Trial | None, metrics: Sequence[str]) -> go.Figure:
     """Full trials by their first two objectives, with those that no other one beats in all objectives."""
-    figure = _blank(420, metrics[1], metrics[0])
+    figure = blank(420, metrics[1], metrics[0])
     on_front = {trial.number for trial in front}
     beaten = [trial for trial in trials if trial.number not in on_front]
     # In order of the second objective, so that the line runs along the front; of three, the front is no line.
@@ -255,12 +218,12 @@ def front(trials: Sequence[Trial], front: Sequence[Trial], best: Trial | None, m
 
 def shares(paid: Sequence[Share]) -> go.Figure:
     """Device-hours by what became of the trials."""
-    figure = _blank(70 + 30 * len(paid), "device-hours", "")
+    figure = blank(70 + 30 * len(paid), "device-hours", "")
     figure.add_bar(
         x=[share.hours for share in paid],
         y=[share.fate for share in paid],
         orientation="h",
-        marker_color=[_BLUE if share.fate.startswith("trained") else _GREY for share in paid],
+        marker_color=[BLUE if share.fate.startswith("trained") else GREY for share in paid],
         hovertemplate="%{y}: %{x:.2f} device-hours<extra></extra>",
     )
     return figure.update_yaxes(autorange="reversed", showgrid=False).update_layout(margin_t=10)
@@ -291,17 +254,17 @@ def importances(early: optuna.Study) -> go.Figure | None:
     shuffle = random.Random(0).sample
     largest = sorted(max(_explained(early, shared, shuffle(values, len(values))).values()) for _ in range(20))
     names, shares = list(measured), list(measured.values())
-    figure = _blank(70 + 26 * len(names), "", "")
+    figure = blank(70 + 26 * len(names), "", "")
     figure.add_bar(
         x=shares,
         y=_leaves(names),
         customdata=names,
         orientation="h",
-        marker_color=[_BLUE if share > largest[-2] else _GREY for share in shares],
+        marker_color=[BLUE if share > largest[-2] else GREY for share in shares],
         hovertemplate="%{customdata}: %{x:.1%}<extra></extra>",
     )
     note = {"annotation_text": "by chance", "annotation_position": "top", "annotation_font_size": 11}
-    figure.add_vline(largest[-2], line={"color": _ORANGE, "width": 2, "dash": "dot"}, **note)
+    figure.add_vline(largest[-2], line={"color": ORANGE, "width": 2, "dash": "dot"}, **note)
     return figure.update_yaxes(autorange="reversed", showgrid=False).update_xaxes(tickformat=".0%", rangemode="tozero")
 
 

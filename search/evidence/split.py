@@ -1,0 +1,92 @@
+"""Judged films: what is known of them, what a network makes of them, and how a metric of it is told."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cxr_core.bootstrap import Interval
+from cxr_core.confusion import RATIOS, called
+from cxr_core.estimates import Estimate, why_undefined
+
+Array = NDArray[np.floating]
+
+RESAMPLES = 2000
+_FEWEST = 5
+"""Patients with a finding, or without it, below which an interval over patients would pretend to know something."""
+_FEW = f"fewer than {_FEWEST} patients"
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Films, (N,) rows of image, patient, labels and what else is known, and a network's scores of them, (N, C)."""
+
+    films: pd.DataFrame
+    scores: Array
+    labels: tuple[str, ...]
+
+    @cached_property
+    def targets(self) -> Array:
+        """(N, C) in {0, 1, NaN}."""
+        return self.films[list(self.labels)].to_numpy(np.float64)
+
+    @cached_property
+    def patients(self) -> NDArray:
+        """(N,), equal for films of one patient."""
+        return self.films["patient"].to_numpy()
+
+    def part(self, members: NDArray[np.bool_]) -> "Split":
+        """Some of the films."""
+        return Split(self.films[members], self.scores[members], self.labels)
+
+    def count(self) -> dict[str, int]:
+        """Films and patients."""
+        return {"films": len(self.films), "patients": int(self.films["patient"].nunique())}
+
+    def positives(self) -> dict[str, int]:
+        """Films with each finding."""
+        return dict(zip(self.labels, (self.targets == 1).sum(axis=0).tolist(), strict=True))
+
+    def tell(self, metric: str, estimate: Estimate, thresholds: Array | None = None) -> dict[str, Any]:
+        """A metric as the record has it: `mean` over `labels` findings, and of each; `value`, `low`, `high`, and `why`
+        one is undefined. An interval is told only of findings that some patients have, and some have not.
+        """
+        of_label = {}
+        for c, label in enumerate(self.labels):
+            told = _interval(estimate.of_label[c], estimate.interval, c)
+            threshold = float("nan") if thresholds is None else float(thresholds[c])
+            if np.isnan(told["value"]):
+                told["why"] = self._why(metric, c, threshold)
+            elif self._rests_on_few(metric, c):
+                told |= {"low": float("nan"), "high": float("nan"), "why": _FEW}
+            of_label[label] = told
+        mean = {"value": estimate.mean, "labels": estimate.labels}
+        interval = estimate.mean_interval
+        known = any(told["low"] is not None and not np.isnan(told["low"]) for told in of_label.values())
+        bounds = (float(interval.low), float(interval.high)) if known else (float("nan"), float("nan"))
+        return {"mean": {**mean, "low": bounds[0], "high": bounds[1]}, "labels": of_label}
+
+    def _why(self, metric: str, label: int, threshold: float) -> str:
+        calls = None
+        if metric in RATIOS:
+            known = ~np.isnan(self.targets[:, label])
+            calls = int(called(self.scores[known, label], threshold).sum())
+        return why_undefined(metric, self.targets[:, label], threshold, calls)
+
+    def _rests_on_few(self, metric: str, label: int) -> bool:
+        having, lacking = ({*self.patients[self.targets[:, label] == kind]} for kind in (1, 0))
+        asked = {"sensitivity": (having,), "specificity": (lacking,)}.get(metric, (having, lacking))
+        return any(len(patients) < _FEWEST for patients in asked)
+
+
+def of_each(labels: Sequence[str], tell: Callable[[int], Any]) -> dict[str, Any]:
+    """Something told of each finding by its place, by its name."""
+    return {label: tell(c) for c, label in enumerate(labels)}
+
+
+def _interval(value: float, interval: Interval, label: int) -> dict[str, Any]:
+    return {"value": float(value), "low": float(interval.low[label]), "high": float(interval.high[label])}

@@ -1,0 +1,139 @@
+"""Figures of the evidence: ROC and precision-recall curves, reliability diagrams, groups and metadata alone."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+
+from search.evidence.words import in_words
+from search.report.drawing import BLUE, GREY, ORANGE, RED, blank
+
+_COLORS = (BLUE, ORANGE, "#3a9c5f", RED, "#8a63c9", "#8c6a4f", "#d06aa8")
+_DASHES = ("solid", "dash", "dot")
+"""Seven colours, then the same dashed: more findings than that are told by pointing at them."""
+_SHARE = {"range": [-0.02, 1.02], "tickvals": [0, 0.25, 0.5, 0.75, 1]}
+
+
+def name_of(label: str) -> str:
+    """A finding as a reader writes it."""
+    return label.replace("_", " ")
+
+
+def roc(discrimination: Mapping[str, Any]) -> go.Figure:
+    """Sensitivity against false positives, of each finding that has both classes."""
+    figure = _square("1 - specificity (false positive rate)", "sensitivity")
+    figure.add_scatter(x=[0, 1], y=[0, 1], mode="lines", line={"color": GREY, "width": 1, "dash": "dot"}, **_SILENT)
+    for place, (label, curves) in enumerate(discrimination["curves"].items()):
+        if curves["fpr"]:
+            area = in_words(discrimination["auroc"]["labels"][label])
+            _line(figure, place, curves["fpr"], curves["tpr"], label, f"{name_of(label)}<br>AUROC {area}")
+    return _legend(figure, discrimination["curves"])
+
+
+def precision_recall(discrimination: Mapping[str, Any]) -> go.Figure:
+    """Precision against recall in steps, whose area is the average precision; of one finding with its prevalence."""
+    figure = _square("recall (sensitivity)", "precision (positive predictive value)")
+    curves_of = discrimination["curves"]
+    for place, (label, curves) in enumerate(curves_of.items()):
+        if curves["recall"]:
+            area = in_words(discrimination["auprc"]["labels"][label])
+            text = f"{name_of(label)}<br>AUPRC {area}, prevalence {curves['prevalence']:.1%}"
+            _line(figure, place, curves["recall"], curves["precision"], label, text, shape="vh")
+    if len(curves_of) == 1:
+        (only,) = curves_of.values()
+        if only["prevalence"] is not None:
+            note = {"annotation_text": "prevalence", "annotation_position": "bottom left", "annotation_font_size": 11}
+            figure.add_hline(only["prevalence"], line={"color": GREY, "width": 1, "dash": "dot"}, **note)
+    return _legend(figure, curves_of)
+
+
+def reliability(before: Mapping[str, Any], after: Mapping[str, Any]) -> go.Figure:
+    """One finding's share of positives against its mean score, before and after calibration; size grows with films."""
+    figure = _square("mean score of the films in a bin", "share with the finding", 300)
+    figure.add_scatter(x=[0, 1], y=[0, 1], mode="lines", line={"color": GREY, "width": 1, "dash": "dot"}, **_SILENT)
+    for name, bins, color in (("before", before, ORANGE), ("after", after, BLUE)):
+        films = bins["films"]
+        figure.add_scatter(
+            x=bins["score"],
+            y=bins["share"],
+            customdata=films,
+            name=name,
+            mode="lines+markers",
+            line={"color": color, "width": 1.5},
+            marker={"color": color, "size": [5 + 9 * (count / max(films)) ** 0.5 for count in films]},
+            hovertemplate=name + ": %{y:.2f} of %{customdata:,} films at a mean score of %{x:.2f}<extra></extra>",
+        )
+    return figure.update_layout(showlegend=True)
+
+
+def group_areas(groups: Sequence[Mapping[str, Any]]) -> go.Figure:
+    """The mean AUROC of each group with its interval."""
+    known = [group for group in groups if group["auroc"]["mean"]["value"] is not None]
+    figure = blank(90 + 30 * len(known), "AUROC", "")
+    means = [group["auroc"]["mean"] for group in known]
+    names = [f"{group['kind']}: {group['name']}" for group in known]
+    _with_intervals(figure, means, names, [BLUE] * len(known))
+    return figure.update_yaxes(autorange="reversed", showgrid=False)
+
+
+def alone_and_network(metadata: Mapping[str, Any]) -> go.Figure:
+    """AUROC of each finding of metadata alone, and of the network."""
+    sides = (("without the film", "alone", ORANGE), ("network", "network", BLUE))
+    labels = metadata["auroc"]["alone"]["labels"]
+    figure = blank(110 + 34 * len(labels), "AUROC", "")
+    for name, side, color in sides:
+        told = metadata["auroc"][side]["labels"]
+        known = [label for label in labels if told[label]["value"] is not None]
+        _with_intervals(figure, [told[label] for label in known], list(map(name_of, known)), [color] * len(known), name)
+    figure.add_vline(0.5, line={"color": GREY, "width": 1, "dash": "dot"})
+    return figure.update_yaxes(autorange="reversed", showgrid=False).update_layout(showlegend=True)
+
+
+_SILENT: dict[str, Any] = {"hoverinfo": "skip", "showlegend": False}
+
+
+def _square(x: str, y: str, height: int = 430) -> go.Figure:
+    return blank(height, x, y).update_xaxes(**_SHARE).update_yaxes(**_SHARE)
+
+
+def _line(
+    figure: go.Figure,
+    place: int,
+    x: Sequence[float],
+    y: Sequence[float],
+    label: str,
+    text: str,
+    shape: str = "linear",
+) -> None:
+    dash = _DASHES[place // len(_COLORS) % len(_DASHES)]
+    line = {"color": _COLORS[place % len(_COLORS)], "width": 1.8, "shape": shape, "dash": dash}
+    figure.add_scatter(x=x, y=y, name=name_of(label), mode="lines", line=line, hovertemplate=text + "<extra></extra>")
+
+
+def _legend(figure: go.Figure, labels: Mapping[str, Any]) -> go.Figure:
+    """Below the picture, where its many lines do not push the picture down."""
+    rows = -(-len(labels) // 2)  # of a narrow page
+    figure.update_layout(legend={"y": -0.2, "yanchor": "top"}, margin_t=10, showlegend=len(labels) > 1)
+    return figure.update_layout(height=430 + (22 * rows if len(labels) > 1 else 0))
+
+
+def _with_intervals(
+    figure: go.Figure,
+    told: Sequence[Mapping[str, Any]],
+    names: Sequence[str],
+    colors: Sequence[str],
+    name: str | None = None,
+) -> None:
+    def beyond(end: str) -> list[float]:
+        return [0.0 if one[end] is None else abs(one[end] - one["value"]) for one in told]
+
+    figure.add_scatter(
+        x=[one["value"] for one in told],
+        y=names,
+        error_x={"type": "data", "symmetric": False, "array": beyond("high"), "arrayminus": beyond("low")},
+        text=[in_words(one) for one in told],
+        name=name,
+        mode="markers",
+        marker={"color": list(colors), "size": 9},
+        hovertemplate="%{y}: %{text}<extra></extra>",
+    )

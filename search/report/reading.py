@@ -1,0 +1,91 @@
+"""A study as its report reads it: once, so that the parts of the page agree while a search goes on."""
+
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
+
+import optuna
+
+from search.evidence.record import read_evidence
+from search.fidelity import Fidelities
+from search.finals.record import read_record
+from search.overview import Overview
+from search.report.figures import early_study
+from search.study import Study
+from search.trial import Outcome, Trial
+
+_METRICS = {"auroc_macro": "macro AUROC", "auprc_macro": "macro AUPRC"}
+"""How a reader knows an objective, where its name in a space file is not it already."""
+
+
+class Reading:
+    """What sections are written from.
+
+    metrics: names of the objectives as a reader knows them; metric: the first one. best: the winner, of the finals if
+    there were any. full: trials trained in full, best first; violators: those of them that miss a constraint, with how
+    they do; ranked: those that may win. finals, evidence: as `finalists.json` and `evidence.json`, None without.
+    """
+
+    def __init__(self, study: Study):
+        self.study = study
+        self.overview = Overview(study)
+        self.facts, self.header, self.trials = self.overview.facts, self.overview.header, self.overview.trials
+        self.metrics = [_METRICS.get(metric, metric) for metric in study.objective.metrics]
+        self.metric = self.metrics[0]
+        self.rungs, self.best, self.front = self.overview.rungs, self.overview.winner, self.overview.front
+        self.full = sorted((trial for trial in self.trials if trial.outcome is Outcome.FULL), key=self.order)
+        self.violators = {trial.number: broken for trial in self.full if (broken := self._broken(trial))}
+        self.ranked = [t for t in self.full if t.repeats is None and t.number not in self.violators]
+        self.finals, self.openings = read_record(study.folder), self.facts.get("test_openings", [])
+        self.evidence: dict[str, Any] | None = None
+        if self.finals:
+            self.best = self.trials[self.finals["winner"]]
+            self.evidence = read_evidence(study.folder, self.finals)
+
+    def order(self, trial: Trial) -> tuple[Any, ...]:
+        """What sorts trials from the best to the worst by their last epoch; those without one come last."""
+        if not trial.epochs:
+            return (float("inf"), (), trial.number)
+        return (*self.study.objective.reached(trial.epochs[-1].metrics), trial.number)
+
+    def _broken(self, trial: Trial) -> list[str]:
+        return self.study.objective.broken(trial.epochs[-1].metrics)
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether any trial has finished an epoch."""
+        return any(trial.epochs for trial in self.trials)
+
+    @cached_property
+    def early(self) -> optuna.Study:
+        """The searched trials with their objective at their first rung."""
+        return early_study(self.study, self.trials, self.rungs)
+
+    @cached_property
+    def stages(self) -> list[str]:
+        """What each stage of a trial is trained on; empty where a trial is one training."""
+        asha, size = self.header.asha, self.header.data.image_size
+        fidelities = Fidelities(asha.fidelity, asha.rungs, size)
+        if fidelities.stages == 1:
+            return []
+        stages = [fidelities.stage(index, 1) for index in range(fidelities.stages)]
+        return [f"{stage.image_size} px, {stage.data_share:.0%} of the training patients" for stage in stages]
+
+    @property
+    def first_rung(self) -> str:
+        """Where all trials can be compared, in words."""
+        if self.stages:
+            return "after the first stage"
+        rungs = self.header.asha.rungs
+        return f"at {100 * rungs[0]:g} % of the schedule" if rungs else "at the end of training"
+
+    @property
+    def resume(self) -> str:
+        """The command that goes on with the search."""
+        # By its folder: a study that a --fresh search set aside has kept its name, not its place.
+        return f"python -m search.run --study {self.study.folder.resolve().name} --resume"
+
+
+def date(at: float, seconds: bool = False) -> str:
+    """In UTC: the page may be read anywhere."""
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M{':%S' if seconds else ''}} UTC"
