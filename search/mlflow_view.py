@@ -140,7 +140,7 @@ class MlflowView:
         for trial in self.study.trials():
             if trial.outcome is Outcome.OPEN:
                 self._end_trial(trial, _INTERRUPTED)
-        for page in ("report.html", "data.html"):
+        for page in ("report.html", "report.json", "data.html"):
             if (self.study.folder / page).exists():
                 self.client.log_artifact(self._parent.id, str(self.study.folder / page))
         winner = self._tally.best

@@ -58,7 +58,7 @@ def test_a_score_at_its_threshold_is_a_call() -> None:
 def test_ratios_of_counts_that_are_easy_to_divide() -> None:
     counts = Counts(tp=np.array(3), fp=np.array(1), tn=np.array(5), fn=np.array(1))
     expected = {"accuracy": 8 / 10, "precision": 3 / 4, "sensitivity": 3 / 4, "specificity": 5 / 6, "f1": 3 / 4}
-    expected |= {"bcr": (3 / 4 + 3 / 4) / 2, "balanced_accuracy": (3 / 4 + 5 / 6) / 2}
+    expected |= {"npv": 5 / 6, "bcr": (3 / 4 + 3 / 4) / 2, "balanced_accuracy": (3 / 4 + 5 / 6) / 2}
     assert {name: float(getattr(counts, name)) for name in RATIOS} == pytest.approx(expected, abs=1e-15)
 
 

@@ -14,6 +14,7 @@ from search.proposer import complete
 from search.space import load_space
 from search.study import Study
 from search.trial import EpochRecord
+from tests.search.clinic import finalized_clinic
 
 SPACE = """
 name: tiny
@@ -39,6 +40,14 @@ data: {image_size: 28}
 objective: {metric: auroc_macro}
 space: {model: small_cnn, epochs: 4}
 """
+
+
+@pytest.fixture(scope="session")
+def finalized(tmp_path_factory):
+    """A study of a clinic's films after its finals; tests leave it as it is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cxr_core.console.show_log", lambda *packages: None)  # a handler would outlive this
+        return finalized_clinic(tmp_path_factory.mktemp("clinic"))
 
 
 @pytest.fixture
