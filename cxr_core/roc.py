@@ -42,8 +42,8 @@ class RocCurve:
     def roc_points(self, cells: int = 200) -> tuple[Array, Array]:
         """False positive rate and sensitivity from (0, 0) to (1, 1), for a picture; both empty without either class.
 
-        Of the points in one of `cells` x `cells` squares only the last one is kept: at most 2 `cells` are left, each
-        left-out one less than 1 / `cells` away.
+        Of the points in one of `cells` x `cells` squares only the last one is kept: at most 2 `cells` + 2 are left, and
+        each that is left out lies less than 1 / `cells` from one.
         """
         if not self.positives or not self.negatives:
             return np.empty(0), np.empty(0)

@@ -37,16 +37,16 @@ def subgroups(films: pd.DataFrame) -> list[Group]:
     found = []
     for kind in ("sex", "age", "view"):
         if kind in known_columns(films):
-            names = {"sex": _sexes, "age": _ages, "view": _views}[kind](films[kind])
-            order = [name for name in _ORDER[kind] or names.value_counts().index if (names == name).any()]
-            unknown = ["unknown"] if (names == "unknown").any() else []
+            names = _NAMES[kind](films[kind])
+            frequent = names.value_counts().index.tolist()
+            order = _ORDER[kind] or [name for name in frequent if name not in _REST]
             found += [
-                Group(kind, name, (names == name).to_numpy(bool))
-                for name in [*(name for name in order if name != "unknown"), *unknown]
+                Group(kind, name, (names == name).to_numpy(bool)) for name in (*order, *_REST) if name in frequent
             ]
     return found
 
 
+_REST = ("other", "unknown")
 _ORDER: dict[str, list[str]] = {"sex": list(_SEXES.values()), "age": [name for name, *_ in AGE_BANDS], "view": []}
 
 
@@ -71,3 +71,6 @@ def _views(column: pd.Series) -> pd.Series:
     names = column.astype(object).where(column.notna(), "unknown").astype(str)
     frequent = [*names[names != "unknown"].value_counts().index[:_VIEWS], "unknown"]
     return names.where(names.isin(frequent), "other")
+
+
+_NAMES = {"sex": _sexes, "age": _ages, "view": _views}

@@ -9,13 +9,12 @@ import pandas as pd
 
 from cxr_core.calibration import PlattScaling, reliability
 from cxr_core.confusion import call_matrix, called, multilabel_confusion_matrix
-from cxr_core.estimates import estimate
 from cxr_core.operating_points import REPORTED, OperatingPoint, operating_point
 from cxr_core.roc import roc_curve
 from cxr_core.thresholds import Rule
 from search.evidence.groups import by_group, metadata_alone
 from search.evidence.record import keep_evidence, read_evidence
-from search.evidence.split import RESAMPLES, Array, Split, of_each
+from search.evidence.split import Array, Split, of_each
 from search.finals.sealed_test import SealedTest
 from search.study import Study
 
@@ -53,7 +52,7 @@ def evidence_of(train: pd.DataFrame, validation: Split, test: Split) -> dict[str
         "labels": list(test.labels),
         "films": {"validation": validation.count(), "test": test.count()},
         "positives": {"validation": validation.positives(), "test": test.positives()},
-        "resamples": RESAMPLES,
+        "resamples": test.resamples,
         "discrimination": _discrimination(test),
         "calibration": _calibration(validation, test),
         "operating_points": {_name(point): _tell_point(test, point) for point in points},
@@ -65,7 +64,7 @@ def evidence_of(train: pd.DataFrame, validation: Split, test: Split) -> dict[str
 
 def _discrimination(test: Split) -> dict[str, Any]:
     """AUROC and AUPRC, and the curves that they are the areas under."""
-    areas = estimate(test.targets, test.scores, test.patients, ("auroc_macro", "auprc_macro"), resamples=RESAMPLES)
+    areas = test.estimate(("auroc_macro", "auprc_macro"))
 
     def curves(c: int) -> dict[str, Any]:
         curve = roc_curve(test.targets[:, c], test.scores[:, c])
@@ -87,8 +86,8 @@ def _calibration(validation: Split, test: Split) -> dict[str, Any]:
     scaling = PlattScaling.fit(validation.targets, validation.scores)
     sides: dict[str, dict[str, Any]] = {}
     for side, scores in (("before", test.scores), ("after", scaling(test.scores))):
-        split = Split(test.films, scores, test.labels)
-        errors = estimate(split.targets, split.scores, split.patients, _PROBABILITY, resamples=RESAMPLES)
+        split = test.scored(scores)
+        errors = split.estimate(_PROBABILITY)
         told: dict[str, Any] = {name: split.tell(name, errors[name]) for name in _PROBABILITY}
         sides[side] = told | {"bins": of_each(test.labels, lambda c, of=split: _bins(of, c))}  # type: ignore[misc]
     fitted = of_each(
@@ -97,14 +96,14 @@ def _calibration(validation: Split, test: Split) -> dict[str, Any]:
     return {"method": "Platt scaling", "fitted": fitted, **sides}
 
 
-def _bins(split: Split, label: int) -> dict[str, Array]:
+def _bins(split: Split, label: int) -> dict[str, Any]:
     found = reliability(split.targets[:, label], split.scores[:, label])
     return {"score": found.score, "share": found.share, "films": found.films}
 
 
 def _point(validation: Split, test: Split, rule: Rule, level: float | None) -> OperatingPoint:
     known = (validation.targets, validation.scores), (test.targets, test.scores)
-    return operating_point(*known, test.patients, rule, level, resamples=RESAMPLES)
+    return operating_point(*known, test.patients, rule, level, resamples=test.resamples)
 
 
 def _name(point: OperatingPoint) -> str:

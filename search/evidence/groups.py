@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxr_core.estimates import Estimate, estimate
+from cxr_core.estimates import Estimate
 from cxr_core.metadata_baseline import metadata_scores
 from cxr_core.subgroups import known_columns, subgroups
-from search.evidence.split import RESAMPLES, Array, Split
+from search.evidence.split import Array, Split
 
 _AREAS = ("auroc_macro", "auprc_macro")
 _OF_GROUPS = ("auroc_macro", "sensitivity", "specificity")
@@ -30,9 +30,7 @@ def by_group(test: Split, thresholds: Array) -> dict[str, Any]:
 
 
 def _group(split: Split, thresholds: Array) -> dict[str, Any]:
-    found = estimate(
-        split.targets, split.scores, split.patients, _OF_GROUPS, thresholds=thresholds, resamples=RESAMPLES
-    )
+    found = split.estimate(_OF_GROUPS, thresholds)
     told = {name.removesuffix("_macro"): split.tell(name, found[name], thresholds) for name in _OF_GROUPS}
     return {**split.count(), "positives": split.positives(), **told}
 
@@ -46,10 +44,8 @@ def metadata_alone(train: pd.DataFrame, test: Split) -> dict[str, Any]:
     if not columns:
         return {"columns": [], "missing": list(_COLUMNS)}
     scores = metadata_scores(train, test.films, test.labels, columns)
-    alone = Split(test.films, scores, test.labels)
-    areas = [
-        estimate(test.targets, of, test.patients, _AREAS, resamples=RESAMPLES) for of in (test.scores, alone.scores)
-    ]
+    alone = test.scored(scores)
+    areas = [split.estimate(_AREAS) for split in (test, alone)]
     told: dict[str, Any] = {"columns": columns, "missing": [name for name in _COLUMNS if name not in columns]}
     for name in _AREAS:
         gained = areas[0][name].minus(areas[1][name])

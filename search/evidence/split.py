@@ -1,7 +1,7 @@
 """Judged films: what is known of them, what a network makes of them, and how a metric of it is told."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cxr_core.bootstrap import Interval
 from cxr_core.confusion import RATIOS, called
-from cxr_core.estimates import Estimate, why_undefined
+from cxr_core.estimates import Estimate, estimate, why_undefined
 
 Array = NDArray[np.floating]
 
@@ -23,11 +23,15 @@ _FEW = f"fewer than {_FEWEST} patients"
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Films, (N,) rows of image, patient, labels and what else is known, and a network's scores of them, (N, C)."""
+    """Films, (N,) rows of patient, labels and what else is known, and a network's scores of them, (N, C).
+
+    resamples: of the patients, for intervals.
+    """
 
     films: pd.DataFrame
     scores: Array
     labels: tuple[str, ...]
+    resamples: int = RESAMPLES
 
     @cached_property
     def targets(self) -> Array:
@@ -41,7 +45,16 @@ class Split:
 
     def part(self, members: NDArray[np.bool_]) -> "Split":
         """Some of the films."""
-        return Split(self.films[members], self.scores[members], self.labels)
+        return replace(self, films=self.films[members], scores=self.scores[members])
+
+    def scored(self, scores: Array) -> "Split":
+        """The same films with other scores."""
+        return replace(self, scores=scores)
+
+    def estimate(self, metrics: Sequence[str], thresholds: Array | float = 0.5) -> dict[str, Estimate]:
+        """Metrics by name, with intervals over patients."""
+        known = self.targets, self.scores, self.patients
+        return estimate(*known, metrics, thresholds=thresholds, resamples=self.resamples)
 
     def count(self) -> dict[str, int]:
         """Films and patients."""

@@ -34,7 +34,7 @@ def write_clinic(folder):
             view = ("PA", "AP")[rng.integers(2)]
             risks = (0.1 + 0.5 * (person["age"] >= 55), 0.2 + 0.4 * (view == "AP"), 0.05 * (person["split"] != "test"))
             findings = dict(zip(LABELS, (rng.random(3) < risks).astype(int), strict=True))
-            film = rng.integers(0, 170, (28, 28)) + 40 * findings["Mass"] + 30 * findings["Pleural_Thickening"]
+            film = rng.integers(0, 170, (28, 28)) + 3 * findings["Mass"] + 5 * findings["Pleural_Thickening"]
             name = f"{patient:03d}-{visit}.png"
             Image.fromarray(film.astype(np.uint8)).save(folder / name)
             rows.append({"image": name, **person, "view": view, **findings})

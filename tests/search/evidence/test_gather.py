@@ -2,10 +2,12 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import (
     average_precision_score,
@@ -123,8 +125,8 @@ def test_what_is_fitted_does_not_know_the_test_labels(finalized, record):
     """With other answers on the test films, thresholds and calibration are what they were."""
     films = pd.read_parquet(finalized.folder / "films.parquet")
     kept = SealedTest(finalized).told_of(finalized.trial(record["delivered"]))
-    validation, test = (Split(table, scores, LABELS) for table, scores in kept)
-    turned = Split(test.films.assign(**{label: 1 - test.films[label] for label in LABELS}), test.scores, LABELS)
+    validation, test = (Split(table, scores, LABELS, resamples=20) for table, scores in kept)
+    turned = replace(test, films=test.films.assign(**{label: 1 - test.films[label] for label in LABELS}))
     told = [evidence_of(films[films["split"] == "train"], validation, of) for of in (test, turned)]
     assert told[0]["calibration"]["fitted"] == told[1]["calibration"]["fitted"]
     thresholds = [[of["operating_points"][r]["labels"][MASS]["threshold"] for r in ("youden", "f1")] for of in told]
@@ -192,7 +194,7 @@ def test_a_data_set_without_metadata_has_no_groups_and_no_such_baseline(tmp_path
     monkeypatch.setenv("CXR_CACHE", str(tmp_path / "cache"))
     study = new_study(tmp_path, make_space())
     trial, sealed = train(study), SealedTest(study)
-    sealed.evaluate([trial], study.prepared, "cpu", stopped=lambda: False)
+    sealed.evaluate([trial], study.prepared, torch.device("cpu"), stopped=lambda: False)
     gather_evidence(study, {"delivered": trial.number}, study.space.task.labels)
     evidence = read_evidence(study.folder, {"delivered": trial.number})
     assert evidence["groups"] == {"unknown": ["age", "sex", "view"], "groups": []}
