@@ -19,6 +19,7 @@ RESAMPLES = 2000
 _FEWEST = 5
 """Patients with a finding, or without it, below which an interval over patients would pretend to know something."""
 _FEW = f"fewer than {_FEWEST} patients"
+_CONSTANT = "the same in all resamples"
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +67,8 @@ class Split:
 
     def tell(self, metric: str, estimate: Estimate, thresholds: Array | None = None) -> dict[str, Any]:
         """A metric as the record has it: `mean` over `labels` findings, and of each; `value`, `low`, `high`, and `why`
-        one is undefined. An interval is told only of findings that some patients have, and some have not.
+        one is undefined. An interval is told only of findings that some patients have and some have not, and not
+        where every resample gave the same: that nothing varied does not mean that nothing would.
         """
         of_label = {}
         for c, label in enumerate(self.labels):
@@ -74,8 +76,9 @@ class Split:
             threshold = float("nan") if thresholds is None else float(thresholds[c])
             if np.isnan(told["value"]):
                 told["why"] = self._why(metric, c, threshold)
-            elif self._rests_on_few(metric, c):
-                told |= {"low": float("nan"), "high": float("nan"), "why": _FEW}
+            elif self._rests_on_few(metric, c) or told["low"] == told["high"]:
+                why = _FEW if self._rests_on_few(metric, c) else _CONSTANT
+                told |= {"low": float("nan"), "high": float("nan"), "why": why}
             of_label[label] = told
         mean = {"value": estimate.mean, "labels": estimate.labels}
         interval = estimate.mean_interval

@@ -18,7 +18,8 @@ def in_words(told: Mapping[str, Any], signed: bool = False, digits: int = 3) -> 
 def delivered(evidence: Mapping[str, Any]) -> str:
     """What is handed over, and what it reaches by itself."""
     area, labels = evidence["discrimination"]["auroc"]["mean"], len(evidence["labels"])
-    of = f"macro AUROC over {area['labels']} of {labels} findings" if labels > 1 else "AUROC"
+    count = f"{labels}" if area["labels"] == labels else f"{area['labels']} of {labels}"
+    of = f"macro AUROC over {count} findings" if labels > 1 else "AUROC"
     return f"Handed over is training {evidence['trial']}: test {of} {in_words(area)}."
 
 
@@ -29,7 +30,8 @@ def shortcut(evidence: Mapping[str, Any]) -> str:
         return "The data set does not tell age, sex or view, so what these alone would predict is unknown."
     alone, gained = metadata["auroc"]["alone"]["mean"], metadata["auroc"]["gained"]["mean"]
     who = listed(metadata["columns"]).capitalize()
-    said = f"{who} alone, without the film, {'reach' if len(metadata['columns']) > 1 else 'reaches'} {in_words(alone)}"
+    reach = "reach" if len(metadata["columns"]) > 1 else "reaches"
+    said = f"{who} alone, without the film, {reach} a test AUROC of {in_words(alone)}"
     if gained["value"] is None or gained["low"] is None:
         return f"{said}; too few patients to compare it with the network."
     return f"{said}: the network is {compared(gained)}."
@@ -54,18 +56,21 @@ def calibrated(evidence: Mapping[str, Any]) -> str:
     pairs = [(name, before[key]["mean"], after[key]["mean"]) for name, key in _ERRORS]
     if any(side["value"] is None for _, *sides in pairs for side in sides):
         return "Calibration is undefined: validation or test films lack a class."
-    return "; ".join(f"{name} {in_words(b)} before and {in_words(a)} after" for name, b, a in pairs) + "."
+    said = "; ".join(f"{name} {in_words(b)} before and {in_words(a)} after" for name, b, a in pairs)
+    return f"{said[0].upper()}{said[1:]}."
 
 
 _ERRORS = (("calibration error (ECE)", "ece"), ("Brier score", "brier"), ("log loss", "log_loss"))
 
 
 def spread(evidence: Mapping[str, Any]) -> str:
-    """Between which groups AUROC differs most; empty where no two can be compared."""
+    """Between which groups AUROC differs most, of those known and with as many findings; empty if there are no two."""
     widest: tuple[float, str] = (0.0, "")
     groups = evidence["groups"]["groups"]
     for kind in dict.fromkeys(group["kind"] for group in groups):
         known = [g for g in groups if g["kind"] == kind and g["auroc"]["mean"]["low"] is not None]
+        most = max((g["auroc"]["mean"]["labels"] for g in known), default=0)
+        known = [g for g in known if g["auroc"]["mean"]["labels"] == most and g["name"] not in ("unknown", "other")]
         if len(known) > 1:
             low, high = (pick(known, key=lambda g: g["auroc"]["mean"]["value"]) for pick in (min, max))
             apart = high["auroc"]["mean"]["value"] - low["auroc"]["mean"]["value"]

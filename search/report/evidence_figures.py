@@ -32,7 +32,7 @@ def roc(discrimination: Mapping[str, Any]) -> go.Figure:
 
 def precision_recall(discrimination: Mapping[str, Any]) -> go.Figure:
     """Precision against recall in steps, whose area is the average precision; of one finding with its prevalence."""
-    figure = _square("recall (sensitivity)", "precision (positive predictive value)")
+    figure = _square("recall (sensitivity)", "precision")
     curves_of = discrimination["curves"]
     for place, (label, curves) in enumerate(curves_of.items()):
         if curves["recall"]:
@@ -70,23 +70,21 @@ def group_areas(groups: Sequence[Mapping[str, Any]]) -> go.Figure:
     """The mean AUROC of each group with its interval."""
     known = [group for group in groups if group["auroc"]["mean"]["value"] is not None]
     figure = blank(90 + 30 * len(known), "AUROC", "")
-    means = [group["auroc"]["mean"] for group in known]
-    names = [f"{group['kind']}: {group['name']}" for group in known]
-    _with_intervals(figure, means, names, [BLUE] * len(known))
-    return figure.update_yaxes(autorange="reversed", showgrid=False)
+    _with_intervals(figure, range(len(known)), [group["auroc"]["mean"] for group in known], BLUE, "AUROC")
+    return _named_rows(figure, [f"{group['kind']}: {group['name']}" for group in known])
 
 
 def alone_and_network(metadata: Mapping[str, Any]) -> go.Figure:
-    """AUROC of each finding of metadata alone, and of the network."""
-    sides = (("without the film", "alone", ORANGE), ("network", "network", BLUE))
-    labels = metadata["auroc"]["alone"]["labels"]
-    figure = blank(110 + 34 * len(labels), "AUROC", "")
-    for name, side, color in sides:
-        told = metadata["auroc"][side]["labels"]
-        known = [label for label in labels if told[label]["value"] is not None]
-        _with_intervals(figure, [told[label] for label in known], list(map(name_of, known)), [color] * len(known), name)
+    """AUROC of each finding of metadata alone, and of the network a little below it."""
+    sides = (("without the film", "alone", ORANGE, -0.16), ("network", "network", BLUE, 0.16))
+    labels = list(metadata["auroc"]["alone"]["labels"])
+    figure = blank(120 + 40 * len(labels), "AUROC", "")
+    for name, side, color, offset in sides:
+        told = [metadata["auroc"][side]["labels"][label] for label in labels]
+        known = [place for place, one in enumerate(told) if one["value"] is not None]
+        _with_intervals(figure, [place + offset for place in known], [told[place] for place in known], color, name)
     figure.add_vline(0.5, line={"color": GREY, "width": 1, "dash": "dot"})
-    return figure.update_yaxes(autorange="reversed", showgrid=False).update_layout(showlegend=True)
+    return _named_rows(figure, list(map(name_of, labels))).update_layout(showlegend=True)
 
 
 _SILENT: dict[str, Any] = {"hoverinfo": "skip", "showlegend": False}
@@ -118,22 +116,24 @@ def _legend(figure: go.Figure, labels: Mapping[str, Any]) -> go.Figure:
 
 
 def _with_intervals(
-    figure: go.Figure,
-    told: Sequence[Mapping[str, Any]],
-    names: Sequence[str],
-    colors: Sequence[str],
-    name: str | None = None,
+    figure: go.Figure, rows: Sequence[float], told: Sequence[Mapping[str, Any]], color: str, name: str
 ) -> None:
     def beyond(end: str) -> list[float]:
         return [0.0 if one[end] is None else abs(one[end] - one["value"]) for one in told]
 
+    whisker = {"type": "data", "symmetric": False, "color": color, "thickness": 1.5, "width": 4}
     figure.add_scatter(
         x=[one["value"] for one in told],
-        y=names,
-        error_x={"type": "data", "symmetric": False, "array": beyond("high"), "arrayminus": beyond("low")},
+        y=list(rows),
+        error_x={**whisker, "array": beyond("high"), "arrayminus": beyond("low")},
         text=[in_words(one) for one in told],
         name=name,
         mode="markers",
-        marker={"color": list(colors), "size": 9},
-        hovertemplate="%{y}: %{text}<extra></extra>",
+        marker={"color": color, "size": 9},
+        hovertemplate=name + " %{text}<extra></extra>",
     )
+
+
+def _named_rows(figure: go.Figure, names: Sequence[str]) -> go.Figure:
+    ticks = {"tickvals": list(range(len(names))), "ticktext": list(names)}
+    return figure.update_yaxes(range=[len(names) - 0.5, -0.5], showgrid=False, **ticks)

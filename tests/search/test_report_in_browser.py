@@ -29,8 +29,9 @@ def show(browser, address, width, scheme="light"):
     browser.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 500)
     browser.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
     browser.open(address)
+    drawn = "document.querySelectorAll('.plotly-graph-div .main-svg').length"
     every = "document.querySelectorAll('.plotly-graph-div').length"
-    browser.wait_for(f"{every} > 8 && document.querySelectorAll('.plotly-graph-div .main-svg').length >= {every}")
+    browser.wait_for(f"document.readyState == 'complete' && {every} > 8 && {drawn} >= {every}")
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -72,7 +73,7 @@ CONTRAST = """(() => {
 TEXT = [".answer", ".sure li", "p.soft", ".note", "td", ".heat td", "nav a", "nav h2", "thead th", ".xtick text"]
 
 
-@pytest.mark.parametrize(("width", "scheme"), itertools.product((390, 1920), ("light", "dark")))
+@pytest.mark.parametrize(("width", "scheme"), list(itertools.product((390, 1920), ("light", "dark"))))
 def test_text_stands_out_from_the_page(browser, address, width, scheme):
     show(browser, address, width, scheme)
     assert browser.evaluate(CONTRAST.replace("SELECTORS", str(TEXT))) == {}

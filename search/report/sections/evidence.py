@@ -118,7 +118,7 @@ def confusion(reading: Reading) -> dict[str, Any] | None:
         ("Mistakes only (MLCM)", "mistakes", none),
     )
     return {
-        "rule": _RULES[found["rule"]],
+        "rule": found["rule"],
         "tables": [(name_of(label), point["labels"][label]) for label in evidence["labels"]],
         "matrices": [(title, _shaded(found[key], names)) for title, key, names in matrices if found[key]],
     }

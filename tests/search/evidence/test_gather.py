@@ -180,6 +180,25 @@ def test_an_interval_that_would_rest_on_few_patients_is_not_told(evidence, films
     assert (area["low"], area["high"], area["why"]) == (None, None, "fewer than 5 patients")
 
 
+def test_what_no_resample_moves_has_no_interval():
+    """A network that is right on every film of 20 patients is not known to be right on the next ones."""
+    truth = np.arange(20) % 2
+    films = pd.DataFrame({"patient": np.arange(20), "Mass": truth})
+    split = Split(films, truth[:, None].astype(float), ("Mass",), resamples=50)
+    found = split.estimate(("auroc_macro",))["auroc_macro"]
+    told = split.tell("auroc_macro", found)["labels"]["Mass"]
+    assert (told["value"], told["why"]) == (1, "the same in all resamples")
+    assert np.isnan([told["low"], told["high"]]).all()
+
+
+def test_the_calibration_error_has_no_interval_as_resamples_lie_above_it(evidence):
+    for side in ("before", "after"):
+        told = evidence["calibration"][side]
+        assert told["ece"]["labels"][MASS].keys() == {"value", "low", "high"}
+        assert told["ece"]["labels"][MASS]["low"] is None
+        assert told["brier"]["labels"][MASS]["low"] is not None
+
+
 def test_metadata_alone_find_what_was_planted_in_them_and_the_networks_gain_is_paired(evidence):
     told = evidence["metadata"]
     assert told["columns"] == ["age", "sex", "view"]

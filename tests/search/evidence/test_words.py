@@ -40,8 +40,8 @@ def metadata(columns, alone=None, gained=None):
 
 def test_metadata_alone_are_told_with_what_the_network_adds():
     both = metadata(["age", "sex"], told(0.6, 0.55, 0.65), told(0.2, 0.1, 0.3))
-    expected = "Age and sex alone, without the film, reach 0.600 [0.550, 0.650]: the network is better by 0.200"
-    assert shortcut(both).startswith(expected)
+    alone, gained = "Age and sex alone, without the film, reach a test AUROC of 0.600 [0.550, 0.650]", "better by 0.200"
+    assert shortcut(both).startswith(f"{alone}: the network is {gained} [")
     assert shortcut(metadata(["view"], told(0.6, 0.5, 0.7), told(0.1, 0, 0.2))).startswith(
         "View alone, without the film, reaches"
     )
@@ -52,19 +52,27 @@ def test_metadata_alone_are_told_with_what_the_network_adds():
 def test_the_area_of_several_findings_says_over_how_many_it_is_a_mean():
     area = {"discrimination": {"auroc": {"mean": told(0.8, 0.7, 0.9, labels=12)}}, "trial": 7}
     assert "macro AUROC over 12 of 14 findings 0.800 [" in delivered({**area, "labels": ["x"] * 14})
+    assert "macro AUROC over 12 findings 0.800 [" in delivered({**area, "labels": ["x"] * 12})
     assert delivered({**area, "labels": ["x"]}) == "Handed over is training 7: test AUROC 0.800 [0.700, 0.900]."
 
 
+def group(kind, name, area, labels=3):
+    return {"kind": kind, "name": name, "auroc": {"mean": told(area, area - 0.05, area + 0.05, labels=labels)}}
+
+
 def test_the_groups_that_lie_farthest_apart_are_named():
-    values = {"sex": {"female": 0.8, "male": 0.82}, "view": {"AP": 0.7, "PA": 0.9}, "age": {"80 and over": 0.1}}
-    groups = [
-        {"kind": kind, "name": name, "auroc": {"mean": told(area, area - 0.05, area + 0.05)}}
-        for kind, named in values.items()
-        for name, area in named.items()
+    known = [
+        group("sex", "female", 0.8),
+        group("sex", "male", 0.82),
+        group("view", "AP", 0.7),
+        group("view", "PA", 0.9),
     ]
-    said = spread({"groups": {"groups": groups}})
-    assert said == "Farthest apart by view: AP 0.700 [0.650, 0.750], PA 0.900 [0.850, 0.950]."
-    assert spread({"groups": {"groups": groups[-1:]}}) == ""
+    said = "Farthest apart by view: AP 0.700 [0.650, 0.750], PA 0.900 [0.850, 0.950]."
+    assert spread({"groups": {"groups": known}}) == said
+    not_comparable = [group("view", "unknown", 0.1), group("sex", "other", 0.1), group("age", "80 and over", 0.1)]
+    fewer_findings = [group("view", "LATERAL", 0.2, labels=1)]
+    assert spread({"groups": {"groups": [*known, *not_comparable, *fewer_findings]}}) == said
+    assert spread({"groups": {"groups": not_comparable}}) == ""
 
 
 def test_columns_that_a_data_set_lacks_are_named():
