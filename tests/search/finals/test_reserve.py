@@ -7,20 +7,20 @@ import pytest
 from search.finals.reserve import affordable, allowance, hold_finals
 from search.placement import Resources
 
-SECONDS = 2.0
-"""What a trial of the fixture takes: two epochs of a second."""
+SECONDS = 10.0
+"""What a searched trial of the fixture takes; a baseline takes 2."""
 
 
 @pytest.fixture
 def trials(study, train):
-    """A study of so many full trials, all of the same cost."""
+    """A study of so many full trials, all of the same cost, and of baselines."""
 
     def make(count, baselines=0):
         for number in range(baselines):
             train(0.5, baseline=f"recipe{number}")
-        for number in range(count - baselines):
+        for number in range(count):
             train(0.6 + number / 1000)
-        assert {trial.seconds for trial in study.trials()} == {SECONDS}
+        assert {trial.seconds for trial in study.trials() if not trial.baseline} == {SECONDS}
         return study
 
     return make
@@ -46,10 +46,14 @@ def test_the_share_is_of_search_and_finals_together(trials):
     assert allowance(study, 0.2) / (allowance(study, 0.2) + 8 * SECONDS) == pytest.approx(0.2)
 
 
-def test_baselines_are_repeated_too_and_cost_as_much(trials):
-    study = trials(20, baselines=4)  # of 5 trainings left, two finalists take 2 and the baselines 4
-    assert affordable(study, 0.2) is None
-    assert affordable(study, 0.25) == (2, 2)
+def test_without_baselines_the_share_is_for_the_best_alone(trials):
+    assert affordable(trials(16), 0.28) == (3, 3)  # 60 seconds of 62
+
+
+def test_with_baselines_the_same_share_pays_for_less(trials):
+    study = trials(16, baselines=4)
+    assert affordable(study, 0.28) == (3, 2)  # with the baselines three seeds would take 76 of 65 seconds
+    assert affordable(study, 0.32) == (3, 3)
 
 
 def test_a_search_says_why_it_holds_no_finals(trials, caplog):
@@ -62,7 +66,7 @@ def test_a_search_says_why_it_holds_no_finals(trials, caplog):
     assert "has no test split" in caplog.text
     study.note("films", {"train": 10, "val": 10, "test": 10})
     assert hold_finals(study, 0.2, one) is None
-    assert "the reserve, about 1s, is too little" in caplog.text
+    assert "the reserve of the budget, about 5s, is too little" in caplog.text
     study.note("test_openings", [{"at": 0.0, "reason": "for a test", "trials": [0]}])
     assert hold_finals(study, 0.9, one) is None
     assert "--reopen-test REASON" in caplog.text
