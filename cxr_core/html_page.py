@@ -6,18 +6,27 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 
 def write_html(
     path: Path, package: str, template: str, content: Mapping[str, Any], **filters: Callable[..., str]
 ) -> None:
-    """Render a package's template, which has `page_css` at hand; a reader sees the old page or the new one."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    """Render a package's template, which has `page_css` at hand and may include others of the package.
+
+    A reader sees the old page or the new one.
+    """
+    environment = Environment(
+        loader=FunctionLoader(lambda name: _text(package, name)),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     environment.filters.update(filters)
     environment.globals["page_css"] = Markup(_text("cxr_core", "page.css"))
-    page = environment.from_string(_text(package, template)).render(content)
+    page = environment.get_template(template).render(content)
     partial = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     partial.write_text(page, encoding="utf-8", errors="replace")
     partial.replace(path)

@@ -25,6 +25,7 @@ from search.finals.record import read_record
 from search.ledger import history
 from search.life import in_words
 from search.overview import Overview, failures, figure, values_of
+from search.report_explanation import explanation
 from search.study import Study, StudyError
 from search.trial import Outcome, Trial
 
@@ -94,6 +95,7 @@ class _Report:
             "finals": self.finals,
             "words": finals,
             "opened": finals.opened(self.openings),
+            "explanation": explanation(self.study.folder),
             "openings": [(_date(opening["at"]), opening) for opening in self.openings],
             "violators": [(self.trials[number], broken) for number, broken in self.violators.items()],
             "spreads": spreads(self.trials),
