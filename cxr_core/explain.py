@@ -2,9 +2,7 @@
 
 import json
 import logging
-import os
 import re
-import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,6 +19,7 @@ from cxr_core.batches import Batches
 from cxr_core.data import DataError
 from cxr_core.evaluate import predict
 from cxr_core.explanation.drawing import small
+from cxr_core.explanation.folder import replaced_whole
 from cxr_core.explanation.grad_cam import GradCam
 from cxr_core.explanation.insides import draw_filters, draw_stages, first_filters
 from cxr_core.explanation.localisation import Located, in_words, localisation, locate
@@ -39,7 +38,7 @@ MOST_BOXED = 200
 """Films with boxes whose heat maps are made, unless more are asked for: a few minutes of two cores."""
 _RANDOMISED = 16
 """Films whose maps are compared with those of random networks."""
-_TRACED = 4
+_TRACED = 2
 """Films that are run to find the layer."""
 _AT_ONCE = 64
 
@@ -64,21 +63,10 @@ def explain(predictor: Predictor, split: SplitFilms, out: Path, wanted: Wanted, 
     Raises NoFeatureMap if the network keeps no places, DataError if a film cannot be read any more, OSError; the
     folder is then as it was.
     """
-    explanation, out = _Explanation(predictor, split, wanted), Path(os.path.abspath(out))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    for left in out.parent.glob(f".{out.name}.*.partial"):  # by a process that was killed
-        shutil.rmtree(left, ignore_errors=True)
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    try:
-        partial.mkdir()
-        record = {**facts, **explanation.write(partial)}
-        (partial / RECORD).write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        if out.exists():
-            out.rename(partial / ".earlier")
-        partial.rename(out)
-        shutil.rmtree(out / ".earlier", ignore_errors=True)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    explanation = _Explanation(predictor, split, wanted)
+    with replaced_whole(out) as folder:
+        record = {**facts, **explanation.write(folder)}
+        (folder / RECORD).write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return record
 
 
