@@ -19,8 +19,8 @@ MOST_PIXELS = 512
 """Longer side of a film in a picture; a smaller one keeps its own."""
 INK, SOFT = "#1d2129", "#606875"
 _BOX = "#37e06f"
-_OPAQUE = 0.6
-"""Opacity of the hottest place; a cold one lets the film through as it is."""
+_OPAQUE, _FAINT = 0.45, 0.15
+"""Opacity of the hottest places, and the share of the greatest heat up to which the film is left as it is."""
 _DPI = 110
 
 
@@ -54,10 +54,17 @@ def draw_heat(axes: Axes, heat: np.ndarray, size: tuple[int, int], aspect: Aspec
         return
     left, top, right, bottom = Placement.of(size, len(heat), aspect).on_film(len(heat))
     relative = heat / heat.max()
-    colours = colormaps["turbo"](0.15 + 0.8 * relative)
-    colours[..., 3] = _OPAQUE * np.clip(relative / 0.6, 0, 1)
+    colours = colormaps["turbo"](0.15 + 0.75 * relative)
+    colours[..., 3] = _OPAQUE * np.clip((relative - _FAINT) / (0.5 - _FAINT), 0, 1)
     axes.imshow(colours, extent=(left, right, bottom, top), interpolation="bilinear")
     axes.set(xlim=(0, size[0]), ylim=(size[1], 0))
+
+
+def say_empty(axes: Axes) -> None:
+    """Write on a film that its map has nothing to show."""
+    box = {"facecolor": "black", "alpha": 0.6, "edgecolor": "none", "pad": 2}
+    text = "nothing speaks for it"
+    axes.text(0.5, 0.06, text, transform=axes.transAxes, ha="center", color="white", fontsize=8, bbox=box)
 
 
 def save(figure: Figure, path: Path) -> None:

@@ -90,15 +90,18 @@ def find_feature_maps(model: nn.Module, films: Tensor) -> list[FeatureMap]:
 
 @torch.no_grad()
 def stages(model: nn.Module, film: Tensor) -> list[tuple[str, Tensor]]:
-    """Maps of one film, (C, grid, grid), from the finest to the coarsest grid: of each the last layer's, with its name.
+    """Maps of one film, (C, grid, grid), from the finest to the coarsest grid, each with its layer's name.
 
-    film: (1, 1, S, S).
+    Of a grid they are of the last layer that is no part of another one, or of as few as there are. film: (1, 1, S, S).
     """
-    of_grid: dict[int, tuple[str, Tensor]] = {}
+    of_grid: dict[int, _Output] = {}
     for one in _Trace.of(model.eval(), film).outputs:
         if found := one.map:
-            of_grid[found.grid] = one.name, found.to_map(one.tensor.detach())[0]
-    return [of_grid[grid] for grid in sorted(of_grid, reverse=True)]
+            earlier = of_grid.get(found.grid)
+            if earlier is None or one.name.count(".") <= earlier.name.count("."):
+                of_grid[found.grid] = one
+    last = [of_grid[grid] for grid in sorted(of_grid, reverse=True)]
+    return [(one.name, one.map.to_map(one.tensor.detach())[0]) for one in last if one.map]
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,7 +29,7 @@ def draw_filters(path: Path, name: str, filters: np.ndarray) -> None:
     shown = filters[:_MOST_FILTERS]
     columns = min(16, len(shown))
     rows = -(-len(shown) // columns)
-    figure = Figure(figsize=(max(4.0, 0.55 * columns), 0.9 + 0.55 * rows), layout="constrained")
+    figure = Figure(figsize=(max(5.0, 0.55 * columns), 0.4 + 0.55 * rows), layout="constrained")
     which = f"{len(shown)} of {len(filters)}" if len(shown) < len(filters) else f"{len(filters)}"
     size = " x ".join(map(str, filters.shape[1:]))
     figure.suptitle(
@@ -59,7 +59,9 @@ def draw_stages(path: Path, model: nn.Module, film: Tensor, picture: np.ndarray,
             axes.set_axis_off()
         draw_film(line[0], picture, (picture.shape[1], picture.shape[0]))
         cells = f"{maps.shape[-1]} x {maps.shape[-1]} cells"
-        line[1].set_title(f"{name}: {maps.shape[0]} maps, {cells}", fontsize=8, color=SOFT, loc="left")
+        line[1].set_title(
+            f"layer {name}: {cells}, {len(line) - 1} of {maps.shape[0]} maps", fontsize=8, color=SOFT, loc="left"
+        )
         chosen = torch.argsort(maps.float().var((1, 2)), descending=True, stable=True)[:_MOST_CHANNELS]
         for axes, channel in zip(line[1:], chosen, strict=False):
             axes.imshow(maps[channel].float().cpu().numpy(), cmap="viridis", interpolation="nearest")

@@ -123,17 +123,17 @@ def in_words(rates: Mapping[str, Any]) -> str:
     if not rates["pairs"]:
         return ""
     pointing, energy = rates["pointing"], rates["energy"]
-    seen = f"in {pointing['hits']} of {rates['pairs']} ({pointing['rate']:.0%}, 95 % interval "
+    seen = f"in {pointing['hits']} of {rates['pairs']} cases ({pointing['rate']:.0%}, 95 % interval "
     seen += f"{pointing['low']:.0%} to {pointing['high']:.0%})"
-    chance = f"a point at random would in {pointing['chance']:.0%}, the film's centre in {pointing['centre']:.0%}"
+    chance = f"A point at random would in {pointing['chance']:.0%}, the film's centre does in {pointing['centre']:.0%}"
     baseline = max(pointing["chance"], pointing["centre"])
     if pointing["low"] > baseline:
-        verdict = "more often than either"
+        verdict = "the maps do better than both"
     elif pointing["high"] < baseline:
-        verdict = "less often than the better of these"
+        verdict = "the maps do worse than the better of these"
     else:
-        verdict = "which these films cannot tell from the better of these"
-    first = f"The brightest point of the heat map lies in a box {seen}; {chance}: {verdict}."
+        verdict = "the maps may do no better than these"
+    first = f"The brightest point of the heat map lies in a box {seen}. {chance}: {verdict}."
     interval = "" if energy["low"] is None else f" (95 % interval {energy['low']:.0%} to {energy['high']:.0%})"
     second = f"The boxes hold {energy['mean']:.0%} of the maps' energy{interval} on {energy['chance']:.0%} of the area."
     return f"{first} {second}"

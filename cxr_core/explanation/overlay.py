@@ -11,7 +11,7 @@ import torch
 from matplotlib.figure import Figure
 
 from cxr_core.data.film_files import read_film
-from cxr_core.explanation.drawing import INK, SOFT, draw_film, draw_heat, save, small
+from cxr_core.explanation.drawing import INK, SOFT, draw_film, draw_heat, save, say_empty, small
 from cxr_core.explanation.grad_cam import GradCam
 from cxr_core.predict import Prediction, Predictor
 
@@ -102,5 +102,5 @@ class Overlays:
             said = f"{label} {finding.probability:.3f} (from {finding.threshold:.3f} on)"
             place.set_title(said, fontsize=8, color=INK, loc="left", pad=3)
             if heat.max() <= 0:
-                place.text(0.5, 0.02, "nothing speaks for it", transform=place.transAxes, ha="center", color="white")
+                say_empty(place)
         save(figure, path)

@@ -9,15 +9,16 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from cxr_core.data.policy import Aspect
-from cxr_core.explanation.drawing import INK, SOFT, draw_film, draw_heat, save
+from cxr_core.explanation.drawing import INK, SOFT, draw_film, draw_heat, save, say_empty
 from cxr_core.explanation.placement import Rectangle
 from cxr_core.explanation.selection import Kind
 
-_WIDTH, _HEIGHT = 4.6, 2.75
-"""Inches of a film with its heat map, caption included."""
+_SIDE, _BETWEEN, _APART = 2.2, 0.05, 0.3
+"""Inches of a film, between it and its heat map, and from there to the next film."""
+_LEFT, _TOP, _CAPTION, _FOOT = 0.95, 0.6, 0.3, 0.5
 _LEGEND = (
     "Left the film, right the heat map (Grad-CAM) over it: red speaks most for the finding, by the scale of each film; "
-    "what has no colour does not speak for it."
+    "what has no colour does not speak for it. Above: the probability, and the threshold that it reaches or does not."
 )
 
 
@@ -40,28 +41,38 @@ def draw_panel(
     rows: Mapping[Kind, tuple[int, Sequence[Shown]]],
     aspect: Aspect,
 ) -> None:
-    """Draw a panel with a row of films for each kind. rows: how many films are of a kind, and those shown."""
-    columns = max([1, *(len(shown) for _, shown in rows.values())])
-    figure = Figure(figsize=(0.9 + _WIDTH * columns, 0.75 + _HEIGHT * len(rows)), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.03, wspace=0.01, hspace=0.02)  # type: ignore[union-attr]
-    boxed = any(one.boxes for _, shown in rows.values() for one in shown)
-    figure.suptitle(f"{label}, called from {threshold:.3f} on", fontsize=13, color=INK, x=0.01, ha="left")
+    """Draw a panel with a row of films for each kind that has some.
+
+    rows: how many films there are of each kind, and those shown; of all kinds together one at least.
+    """
+    drawn = {kind: (count, shown) for kind, (count, shown) in rows.items() if shown}
+    columns = max(len(shown) for _, shown in drawn.values())
+    pair, line = 2 * _SIDE + _BETWEEN + _APART, _SIDE + _CAPTION
+    width, height = _LEFT + columns * pair, _TOP + len(drawn) * line + _FOOT
+    figure = Figure(figsize=(width, height))
+    counts = ", ".join(f"{count:,} {kind}" for kind, (count, _) in rows.items())
+    figure.text(0.1 / width, 1 - 0.25 / height, f"{label}: {counts}", fontsize=12, color=INK, va="center")
+    boxed = any(one.boxes for _, shown in drawn.values() for one in shown)
     legend = _LEGEND + (" Green: radiologists' boxes of this finding." if boxed else "")
-    figure.supxlabel(textwrap.fill(legend, 62 * columns), fontsize=8, color=SOFT, x=0.01, ha="left")
-    axes = figure.subplots(len(rows), 2 * columns, squeeze=False)
-    for line, (kind, (count, shown)) in zip(axes, rows.items(), strict=True):
-        for place in line:
-            place.set_axis_off()
+    legend = textwrap.fill(legend, int(15.5 * width))
+    figure.text(0.1 / width, (_FOOT - 0.1) / height, legend, fontsize=7.5, color=SOFT, va="top")
+    for row, (kind, (count, shown)) in enumerate(drawn.items()):
+        bottom = height - _TOP - (row + 1) * line + 0.05
         name = "\n".join([*kind.split(), f"{len(shown)} of {count:,}"])
-        line[0].text(-0.06, 0.5, name, transform=line[0].transAxes, ha="right", va="center", fontsize=9, color=INK)
-        for (left, right), one in zip(line.reshape(-1, 2), shown, strict=False):
-            left.set_axis_on()
-            right.set_axis_on()
-            draw_film(left, one.film, one.size, one.boxes)
-            draw_film(right, one.film, one.size, one.boxes)
-            draw_heat(right, one.heat, one.size, aspect)
-            left.set_title(textwrap.shorten(one.image, 34), fontsize=8, color=SOFT, loc="left", pad=3)
-            right.set_title(f"probability {one.probability:.3f}", fontsize=8, color=INK, loc="right", pad=3)
+        figure.text((_LEFT - 0.1) / width, (bottom + _SIDE / 2) / height, name, fontsize=9, ha="right", va="center")
+        for column, one in enumerate(shown):
+            left = _LEFT + column * pair
+            places = [
+                figure.add_axes((x / width, bottom / height, _SIDE / width, _SIDE / height))
+                for x in (left, left + _SIDE + _BETWEEN)
+            ]
+            for axes in places:
+                draw_film(axes, one.film, one.size, one.boxes)
+            draw_heat(places[1], one.heat, one.size, aspect)
             if one.heat.max() <= 0:
-                right.text(0.5, 0.02, "nothing speaks for it", transform=right.transAxes, ha="center", color="white")
+                say_empty(places[1])
+            sign = "≥" if one.probability >= threshold else "<"
+            places[0].set_title(textwrap.shorten(one.image, 34), fontsize=8, color=SOFT, loc="left", pad=3)
+            said = f"{one.probability:.3f} {sign} {threshold:.3f}"
+            places[1].set_title(said, fontsize=8, color=INK, loc="right", pad=3)
     save(figure, path)

@@ -24,11 +24,10 @@ TIMM = (
     "test_vit",
     "vit_tiny_patch16_224",
     "deit_tiny_distilled_patch16_224",
+    "test_vit3",  # without a class token
     "swin_tiny_patch4_window7_224",
-    "vit_base_patch16_gap_224",
+    "test_maxvit",
     "mobilenetv3_small_050",
-    "vgg11",
-    "mixer_s32_224",
 )
 
 
@@ -80,32 +79,34 @@ def test_a_map_depends_on_the_finding_that_is_asked_for(chosen: Chosen) -> None:
 
 
 @every_case
-@pytest.mark.parametrize("corner", [(0, 0), (0, 1), (1, 0), (1, 1)], ids=str)
-def test_cells_of_a_map_lie_where_their_part_of_the_film_does(chosen: Chosen, corner: tuple[int, int]) -> None:
+def test_cells_of_a_map_lie_where_their_part_of_the_film_does(chosen: Chosen) -> None:
     """Another picture in one corner of a film changes the layer's output there most, whatever the weights."""
     model, plain = built(chosen), torch.zeros(1, 1, SIZE, SIZE)
-    marked = plain.clone()
-    top, left = (SIZE // 8 + SIZE // 2 * side for side in corner)
-    marked[..., top : top + SQUARE, left : left + SQUARE] = films(1)[..., :SQUARE, :SQUARE]
+    marked = plain.repeat(4, 1, 1, 1)
+    for corner, film in enumerate(marked):
+        top, left = SIZE // 8 + SIZE // 2 * (corner // 2), SIZE // 8 + SIZE // 2 * (corner % 2)
+        film[..., top : top + SQUARE, left : left + SQUARE] = films(1)[0, :, :SQUARE, :SQUARE]
     for found in find_feature_maps(model, films()):
-        outputs: list[Tensor] = []
-        with (
-            model.get_submodule(found.name).register_forward_hook(lambda m, i, out: outputs.append(out)),  # noqa: B023
-            torch.no_grad(),
-        ):
-            model(plain), model(marked)
-        before, after = (found.to_map(output) for output in outputs)
-        change = (after - before).abs().sum((0, 1))
-        assert change.shape == (found.grid, found.grid)
-        half = -(-found.grid // 2)
-        quarters = {
-            (row, column): float(
-                change[row * (found.grid - half) :, column * (found.grid - half) :][:half, :half].sum()
-            )
-            for row in (0, 1)
-            for column in (0, 1)
-        }
-        assert max(quarters, key=quarters.__getitem__) == corner
+        before, after = (found.to_map(output_of(model, found.name, given)) for given in (plain, marked))
+        change = (after - before).abs().sum(1)
+        assert change.shape == (4, found.grid, found.grid)
+        half = found.grid // 2
+        parts = [change[:, rows, columns].sum((1, 2)) for rows in _halves(half) for columns in _halves(half)]
+        quarters = torch.stack(parts, 1)  # (the corner that was marked, the quarter of the map)
+        # Some quarters change more than others wherever the mark is: each is held against itself.
+        assert (quarters / quarters.mean(0)).argmax(1).tolist() == [0, 1, 2, 3]
+
+
+def _halves(half: int) -> tuple[slice, slice]:
+    return slice(None, half), slice(-half, None)
+
+
+def output_of(model: nn.Module, layer: str, given: Tensor) -> Tensor:
+    outputs: list[Tensor] = []
+    hook = model.get_submodule(layer).register_forward_hook(lambda module, _, output: outputs.append(output))
+    with hook, torch.no_grad():
+        model(given)
+    return outputs[0]
 
 
 @every_case
@@ -166,9 +167,8 @@ def squares(count: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, list[
     [
         case("small_cnn", {"width": 8}),
         case("multiscale_gap", {"width": 8, "hidden": 16}),
-        case("timm", {"name": "resnet10t"}),
-        case("timm", {"name": "test_convnext"}),
-        case("timm", {"name": "vit_tiny_patch16_224"}),
+        case("timm", {"name": "test_resnet"}),
+        case("timm", {"name": "test_vit3"}),
     ],
 )
 def test_the_brightest_point_follows_the_square_that_a_network_has_learnt_to_see(chosen: Chosen) -> None:
@@ -227,8 +227,8 @@ def test_many_films_at_once_have_the_maps_that_each_has_alone() -> None:
         (Chosen("timm", {"name": "resnet18"}), 224, "net.layer4", 7),
         (Chosen("timm", {"name": "densenet121"}), 224, "net.features", 7),
         (Chosen("timm", {"name": "resnet18"}), 64, "net.layer3", 4),  # layer4 has 2 x 2 cells
-        (Chosen("small_cnn"), 64, "8", 16),  # the last ReLU, not the pool behind it
-        (Chosen("vgg_like", {"width": 8, "hidden": 16}), 64, "28", 4),
+        (Chosen("small_cnn"), 64, "10", 16),  # the last ReLU, not the pool behind it
+        (Chosen("vgg_like", {"width": 8, "hidden": 16}), 64, "13", 4),
         (
             Chosen("timm", {"name": "vit_tiny_patch16_224"}),
             64,
@@ -263,10 +263,8 @@ def test_a_map_put_back_is_the_output_that_it_came_from() -> None:
     for name in ("vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "test_convnext"):
         model = built(Chosen("timm", {"name": name}))
         (found,) = find_feature_maps(model, films())
-        outputs: list[Tensor] = []
-        with model.get_submodule(found.name).register_forward_hook(lambda m, i, out: outputs.append(out)):  # noqa: B023
-            model(films())
-        assert found.from_map(found.to_map(outputs[0]), outputs[0]).equal(outputs[0])
+        output = output_of(model, found.name, films())
+        assert found.from_map(found.to_map(output), output).equal(output)
 
 
 class Bypassed(nn.Module):

@@ -51,7 +51,7 @@ def test_an_empty_map_counts_as_a_miss() -> None:
 
 def test_the_centre_of_the_film_is_a_baseline() -> None:
     assert judged(spot(0, 0), (19, 19, 21, 21)).centre
-    assert not judged(spot(0, 0)).centre
+    assert not judged(spot(0, 0), (0, 0, 19, 40)).centre
 
 
 def test_the_brightest_of_a_plateau_is_its_middle() -> None:
@@ -110,7 +110,7 @@ def test_one_patient_has_no_interval() -> None:
 
 @pytest.mark.parametrize(
     ("hits", "verdict"),
-    [(90, "more often than either"), (50, "cannot tell from"), (3, "less often than the better")],
+    [(90, "do better than both"), (50, "may do no better than these"), (3, "do worse than the better of these")],
 )
 def test_words_say_whether_hits_are_more_than_chance(hits: int, verdict: str) -> None:
     told = localisation([pair(row < hits, row) for row in range(100)], ("Mass",))["overall"]
