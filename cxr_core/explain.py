@@ -144,13 +144,14 @@ class _Explanation:
     @cached_property
     def boxes(self) -> dict[tuple[str, str], list[Rectangle]]:
         """Boxes of the split's films by image and finding, in pixels of the film as its data set has it."""
-        table, found = self.split.source.boxes, {}
+        found: dict[tuple[str, str], list[Rectangle]] = {}
+        table = self.split.source.boxes
         if table is None:
-            return {}
+            return found
         table = table[table["image"].isin(self.images) & table["label"].isin(self.labels)]
-        for box in table.itertuples():
-            rectangle = (box.x, box.y, box.x + box.width, box.y + box.height)
-            found.setdefault((str(box.image), str(box.label)), []).append(rectangle)
+        for box in table.to_dict("records"):
+            x, y, width, height = (float(box[side]) for side in ("x", "y", "width", "height"))
+            found.setdefault((box["image"], box["label"]), []).append((x, y, x + width, y + height))
         return found
 
     def _localisation(self) -> dict[str, Any] | None:
@@ -186,21 +187,21 @@ class _Explanation:
     # Panels
 
     def _panels(self, folder: Path) -> dict[str, Any]:
-        told = {}
+        told: dict[str, Any] = {}
         for label in self.wanted.labels or self.labels:
             finding = self.labels.index(label)
             threshold = float(self.thresholds[finding])
             targets, scores = self.films.targets[:, finding], self.probabilities[:, finding]
             rows = surest(targets, scores, threshold, self.patients, self.wanted.films)
             panel = self._panel(folder, finding, rows) if any(chosen for _, chosen in rows.values()) else None
-            counts = {kind: count for kind, (count, _) in rows.items()}
-            shown = {
+            counts: dict[str, int] = {kind: count for kind, (count, _) in rows.items()}
+            shown: dict[str, Any] = {
                 kind: [{"image": self.images[row], "probability": float(scores[row])} for row in chosen]
                 for kind, (_, chosen) in rows.items()
             }
             positives, labelled = int((targets == 1).sum()), int((~np.isnan(targets)).sum())
-            told[label] = {"threshold": finite(threshold), "positives": positives, "films": labelled, **counts}
-            told[label] |= {"shown": shown, "picture": panel}
+            known = {"threshold": finite(threshold), "positives": positives, "films": labelled}
+            told[label] = {**known, **counts, "shown": shown, "picture": panel}
         return told
 
     def _panel(self, folder: Path, finding: int, rows: Mapping[Kind, tuple[int, list[int]]]) -> str:

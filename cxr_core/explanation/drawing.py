@@ -63,8 +63,13 @@ def draw_heat(axes: Axes, heat: np.ndarray, size: tuple[int, int], aspect: Aspec
 def say_empty(axes: Axes) -> None:
     """Write on a film that its map has nothing to show."""
     box = {"facecolor": "black", "alpha": 0.6, "edgecolor": "none", "pad": 2}
-    text = "nothing speaks for it"
+    text = "no place speaks for it"
     axes.text(0.5, 0.06, text, transform=axes.transAxes, ha="center", color="white", fontsize=8, bbox=box)
+
+
+def cut(text: str, most: int) -> str:
+    """A text of at most so many letters; of a longer one the end goes."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def save(figure: Figure, path: Path) -> None:

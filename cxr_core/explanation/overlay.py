@@ -11,9 +11,9 @@ import torch
 from matplotlib.figure import Figure
 
 from cxr_core.data.film_files import read_film
-from cxr_core.explanation.drawing import INK, SOFT, draw_film, draw_heat, save, say_empty, small
+from cxr_core.explanation.drawing import INK, SOFT, cut, draw_film, draw_heat, save, small
 from cxr_core.explanation.grad_cam import GradCam
-from cxr_core.predict import Prediction, Predictor
+from cxr_core.predict import Finding, Prediction, Predictor
 
 _COLUMNS = 3
 _SIDE = 3.6
@@ -79,28 +79,31 @@ class Overlays:
         )
         given = self._given(predictor.square(film)[None]).expand(len(called), -1, -1, -1)
         heats = self._cam(given, [predictor.labels.index(label) for label in called])
+        drawn = [(label, heat) for label, heat in zip(called, heats, strict=True) if heat.max() > 0]
+        unplaced = [_said(label, findings[label]) for label, heat in zip(called, heats, strict=True) if heat.max() <= 0]
         height, width = film.shape
         across, down = _SIDE * width / max(width, height), _SIDE * height / max(width, height)
-        columns = min(_COLUMNS, 1 + len(called))
-        rows = -(-(1 + len(called)) // columns)
+        columns = min(_COLUMNS, 1 + len(drawn))
+        rows = -(-(1 + len(drawn)) // columns)
         size = max(across, 2.2) * columns + 0.2, (down + 0.4) * rows + 0.7
         figure = Figure(figsize=size, layout="constrained")
         text = int(13 * size[0])
-        figure.suptitle(textwrap.shorten(Path(prediction.image).name, text), fontsize=10, color=INK, x=0.01, ha="left")
-        figure.supxlabel(textwrap.fill(_LEGEND, text), fontsize=7, color=SOFT, x=0.01, ha="left")
+        figure.suptitle(cut(Path(prediction.image).name, text), fontsize=10, color=INK, x=0.01, ha="left")
+        legend = f"Called, though no place speaks for it: {', '.join(unplaced)}. {_LEGEND}" if unplaced else _LEGEND
+        figure.supxlabel(textwrap.fill(legend, text), fontsize=7, color=SOFT, x=0.01, ha="left")
         places = figure.subplots(rows, columns, squeeze=False).ravel()
         picture = small(film)
         for place in places:
             place.set_axis_off()
-        for place in places[: 1 + len(called)]:
+        for place in places[: 1 + len(drawn)]:
             draw_film(place, picture, (width, height))
         first = "the film" if called else "the film: no finding reaches its threshold"
         places[0].set_title(first, fontsize=8, color=SOFT, loc="left", pad=3)
-        for place, label, heat in zip(places[1:], called, heats, strict=False):
+        for place, (label, heat) in zip(places[1:], drawn, strict=False):
             draw_heat(place, heat, (width, height), predictor.checkpoint.aspect)
-            finding = findings[label]
-            said = f"{label} {finding.probability:.3f} (from {finding.threshold:.3f} on)"
-            place.set_title(said, fontsize=8, color=INK, loc="left", pad=3)
-            if heat.max() <= 0:
-                say_empty(place)
+            place.set_title(_said(label, findings[label]), fontsize=8, color=INK, loc="left", pad=3)
         save(figure, path)
+
+
+def _said(label: str, finding: Finding) -> str:
+    return f"{label} {finding.probability:.3f} (from {finding.threshold:.3f} on)"

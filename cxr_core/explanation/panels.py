@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from cxr_core.data.policy import Aspect
-from cxr_core.explanation.drawing import INK, SOFT, draw_film, draw_heat, save, say_empty
+from cxr_core.explanation.drawing import INK, SOFT, cut, draw_film, draw_heat, save, say_empty
 from cxr_core.explanation.placement import Rectangle
 from cxr_core.explanation.selection import Kind
 
@@ -72,7 +72,7 @@ def draw_panel(
             if one.heat.max() <= 0:
                 say_empty(places[1])
             sign = "≥" if one.probability >= threshold else "<"
-            places[0].set_title(textwrap.shorten(one.image, 34), fontsize=8, color=SOFT, loc="left", pad=3)
+            places[0].set_title(cut(one.image, 34), fontsize=8, color=SOFT, loc="left", pad=3)
             said = f"{one.probability:.3f} {sign} {threshold:.3f}"
             places[1].set_title(said, fontsize=8, color=INK, loc="right", pad=3)
     save(figure, path)

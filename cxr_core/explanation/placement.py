@@ -47,7 +47,7 @@ def coverage(boxes: Sequence[Rectangle], size: int) -> np.ndarray:
     edges = np.arange(size, dtype=float)
 
     def along(low: float, high: float) -> np.ndarray:
-        return np.clip(np.minimum(high, edges + 1) - np.maximum(low, edges), 0, 1)
+        return np.asarray(np.clip(np.minimum(high, edges + 1) - np.maximum(low, edges), 0, 1))
 
     covered = np.zeros((size, size))
     for left, top, right, bottom in boxes:

@@ -35,7 +35,7 @@ def console_of_the_test() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def boxed_films(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """ChestX-ray14's layout: 40 patients of 2 films; a Mass is a square with a box, an Effusion a bright lower quarter."""
+    """ChestX-ray14's layout: 40 patients of 2 films; Mass: a square with a box, Effusion: a bright lower quarter."""
     folder = tmp_path_factory.mktemp("boxed")
     (folder / "images").mkdir()
     rng = np.random.default_rng(0)
