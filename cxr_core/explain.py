@@ -36,8 +36,8 @@ log = logging.getLogger(__name__)
 RECORD = "explanation.json"
 MOST_BOXED = 200
 """Films with boxes whose heat maps are made, unless more are asked for: a few minutes of two cores."""
-_RANDOMISED = 16
-"""Films whose maps are compared with those of random networks."""
+_RANDOMISED, _NETWORKS = 8, 4
+"""Films whose maps are compared with those of random networks, and how many of these."""
 _TRACED = 2
 """Films that are run to find the layer."""
 _AT_ONCE = 64
@@ -108,14 +108,14 @@ class _Explanation:
         }
 
     def _about_layers(self) -> str:
-        grids = [f"{each.name} ({each.grid} x {each.grid} cells)" for each in self.cam.maps]
+        grids = [f"layer {each.name} ({each.grid} x {each.grid} cells)" for each in self.cam.maps]
         if len(grids) > 1:
             return (
                 f"The head reads {len(grids)} maps side by side, so the heat maps are the sum of Grad-CAM of all: "
                 f"{', '.join(grids)}. One of them alone would leave out what the network has from the others."
             )
         coarse = "; so coarse a map tells regions of the film, not places" if self.cam.maps[0].grid < 7 else ""
-        return f"The heat maps are Grad-CAM of the last layer that keeps places: {grids[0]}{coarse}."
+        return f"The heat maps are Grad-CAM of the last layer that keeps places, {grids[0]}{coarse}."
 
     # Films and their heat maps
 
@@ -230,13 +230,18 @@ class _Explanation:
     # The network itself
 
     def _randomised(self) -> dict[str, Any]:
-        config, count = self.predictor.checkpoint.config, min(_RANDOMISED, len(self.films))
-        rows = np.linspace(0, len(self.films) - 1, count).round().astype(int)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed + 1)
-            fresh = config.network(pretrained=False)
+        """Maps of some films, each of its most probable finding, against those of random networks."""
+        rows = np.linspace(0, len(self.films) - 1, min(_RANDOMISED, len(self.films))).round().astype(int)
         findings = self.probabilities[rows].argmax(axis=1).tolist()
-        return sanity_check(self.cam, fresh.to(self.predictor.device), self._given(rows.tolist()), findings)
+        fresh = [self._fresh(number) for number in range(1, 1 + _NETWORKS)]
+        return sanity_check(self.cam, fresh, self._given(rows.tolist()), findings)
+
+    def _fresh(self, number: int) -> torch.nn.Module:
+        """The network before any training, with other random weights than its training began with."""
+        config = self.predictor.checkpoint.config
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed + number)
+            return config.network(pretrained=False).to(self.predictor.device)
 
     def _insides(self, folder: Path, panels: Mapping[str, Any]) -> dict[str, Any]:
         """Filters and feature maps; of the surest true positive, or of the first film."""

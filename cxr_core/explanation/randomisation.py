@@ -21,21 +21,35 @@ _ALIKE = 0.5
 """Mean rank correlation from which on maps of a random network count as those of the trained one."""
 
 
-def sanity_check(cam: GradCam, fresh: nn.Module, films: Tensor, findings: Sequence[int]) -> dict[str, Any]:
+def sanity_check(cam: GradCam, fresh: Sequence[nn.Module], films: Tensor, findings: Sequence[int]) -> dict[str, Any]:
     """Compare a trained network's maps with those of ever more random ones (Adebayo et al. 2018, arXiv:1810.03292).
 
     Compared are maps before they are cut off at zero, so that a map without anything above zero counts, too: by
-    Spearman's rank correlation and SSIM, as means over the films. fresh: the same network with random weights.
-    films, findings: as `GradCam` takes them.
+    Spearman's rank correlation and SSIM, as means over the films and random networks, and by the range of the networks'
+    means: of a single one chance would decide whether it likes what the trained one likes.
+    fresh: the same network with random weights, several times. films, findings: as `GradCam` takes them.
     """
-    trained = cam(films, findings, signed=True)
-    steps = []
+    trained, steps = cam(films, findings, signed=True), []
+    for several in zip(*(_compared(cam, one, trained, films, findings) for one in fresh), strict=True):
+        ranks = [rank for _, rank, _ in several if np.isfinite(rank)]
+        step = {"random": several[0][0], "spearman": _mean(ranks), "ssim": _mean([like for *_, like in several])}
+        steps.append({**step, "low": min(ranks, default=None), "high": max(ranks, default=None)})
+    counts = {"films": len(films), "networks": len(fresh)}
+    return {**counts, "steps": steps, "sentence": _in_words(steps[-1], len(fresh))}
+
+
+def _compared(
+    cam: GradCam, fresh: nn.Module, trained: np.ndarray, films: Tensor, findings: Sequence[int]
+) -> list[tuple[float, float, float]]:
+    """Share of random layers, mean rank correlation (NaN if no map has any order) and mean SSIM, step by step."""
+    found = []
     for share, model in randomised(cam.model, fresh):
         maps = GradCam(model, films, mirror=cam.mirror, crop=cam.crop, maps=cam.maps)(films, findings, signed=True)
         pairs = list(zip(trained, maps, strict=True))
-        ranks, likeness = [spearman(*pair) for pair in pairs], [ssim(*pair) for pair in pairs]
-        steps.append({"random": share, "spearman": _mean(ranks), "ssim": _mean(likeness)})
-    return {"films": len(films), "steps": steps, "sentence": _in_words(steps, len(films))}
+        ranks = [rank for pair in pairs if np.isfinite(rank := spearman(*pair))]
+        likeness = float(np.mean([ssim(*pair) for pair in pairs]))
+        found.append((share, float(np.mean(ranks)) if ranks else float("nan"), likeness))
+    return found
 
 
 def randomised(trained: nn.Module, fresh: nn.Module) -> Iterator[tuple[float, nn.Module]]:
@@ -84,16 +98,17 @@ def ssim(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def _mean(values: Sequence[float]) -> float | None:
-    known = [value for value in values if np.isfinite(value)]
-    return finite(float(np.mean(known))) if known else None
+    return finite(float(np.mean(values))) if values else None
 
 
-def _in_words(steps: Sequence[Mapping[str, Any]], count: int) -> str:
-    last = steps[-1]["spearman"]
-    if last is None:
+def _in_words(last: Mapping[str, Any], networks: int) -> str:
+    if last["spearman"] is None:
         return "The maps are constant, so nothing can be said of what they depend on."
-    said = f"rank correlation {last:+.2f}, SSIM {steps[-1]['ssim']:.2f} over {count} maps"
-    if last < _ALIKE:
+    said = (
+        f"rank correlation {last['spearman']:+.2f}, from {last['low']:+.2f} to {last['high']:+.2f} in {networks} random"
+    )
+    said += f" networks; SSIM {last['ssim']:.2f}"
+    if last["spearman"] < _ALIKE:
         return f"The maps depend on the trained weights: with random ones they become others ({said})."
     return (
         f"The maps hardly depend on the trained weights: with random ones they stay alike ({said}). They show where a "

@@ -36,6 +36,11 @@ def pictures(folder: Path) -> list[Path]:
     return sorted(folder.iterdir())
 
 
+def film_of(picture: Path) -> str:
+    """The name of the film that a picture is of: without the hash of its path and the suffix."""
+    return picture.name.rpartition(".")[0].rpartition(".")[0]
+
+
 def colour(path: Path) -> float:
     """Share of the pixels of a picture that are no grey."""
     with Image.open(path) as image:
@@ -54,9 +59,7 @@ def test_every_kind_of_film_has_a_picture(model: Path, film_table: Path, tmp_pat
     code, out, _ = run(model, *films, "--overlay", tmp_path / "out", "--json")
     assert code == 0
     assert len(out.splitlines()) == len(films)
-    assert [path.name.rpartition(".")[0].rpartition(".")[0] for path in pictures(tmp_path / "out")] == [
-        film.name for film in films
-    ]
+    assert [film_of(path) for path in pictures(tmp_path / "out")] == [film.name for film in films]
 
 
 def test_heat_is_drawn_where_something_was_called_and_nowhere_else(
