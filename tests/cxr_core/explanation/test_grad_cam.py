@@ -26,7 +26,6 @@ TIMM = (
     "deit_tiny_distilled_patch16_224",
     "test_vit3",  # without a class token
     "swin_tiny_patch4_window7_224",
-    "test_maxvit",
     "mobilenetv3_small_050",
 )
 
