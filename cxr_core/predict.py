@@ -80,8 +80,8 @@ class Predictor:
         self.labels, self.image_size = checkpoint.config.task.labels, checkpoint.config.image_size
         self.thresholds = {**checkpoint.thresholds, HALF: [0.5] * len(self.labels)}
         model = checkpoint.build()
-        self._model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._normalise = checkpoint.normalise.to(self.device)
+        self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.normalise = checkpoint.normalise.to(self.device)
 
     @classmethod
     def load(cls, path: str | Path, device: torch.device | str = "cpu") -> "Predictor":
@@ -139,7 +139,7 @@ class Predictor:
         targets = np.full((len(films), len(self.labels)), np.nan, np.float32)
         split = Films(films, np.arange(len(films)), targets, pd.DataFrame(index=range(len(films))))
         batches, mirror = Batches(split, self.device), self.checkpoint.config.mirrors
-        return predict(self._model, batches, self._normalise, mirror=mirror)
+        return predict(self.model, batches, self.normalise, mirror=mirror)
 
     def _judge(self, path: str, probabilities: np.ndarray, thresholds: np.ndarray) -> Prediction | Refusal:
         if not np.isfinite(probabilities).all():

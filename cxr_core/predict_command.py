@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
@@ -23,6 +23,9 @@ from cxr_core.device import is_there, named_device
 from cxr_core.predict import DEFAULT_RULE, HALF, Finding, Prediction, Predictor, Refusal, ThresholdError
 from cxr_core.scorecard import finite
 from cxr_core.train import THRESHOLDS
+
+if TYPE_CHECKING:
+    from cxr_core.explanation.overlay import Overlays
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +56,31 @@ def _run(args: argparse.Namespace) -> int:
         return refuse(f"{fault}; MODEL is the model.pt of a training by python -m cxr_core.train", REFUSED)
     except ThresholdError as mistake:
         return refuse(f"{mistake}. Name one of them: --threshold", REFUSED)
+    if args.overlay is None:
+        return _tell(args, predictor, films, refusals, outcomes, None)
+    # captum and matplotlib take seconds to import
+    from cxr_core.explanation import NoFeatureMap
+    from cxr_core.explanation.overlay import OverlayError, Overlays
+
+    try:
+        overlays = Overlays(args.overlay, predictor)
+        overlays.refuse_existing(films)
+        return _tell(args, predictor, films, refusals, outcomes, overlays)
+    except NoFeatureMap as fault:
+        return refuse(f"{args.model}: {fault}", REFUSED)
+    except OverlayError as fault:
+        return refuse(str(fault), UNUSABLE)
+
+
+def _tell(
+    args: argparse.Namespace,
+    predictor: Predictor,
+    films: Sequence[str],
+    refusals: Sequence[Refusal],
+    outcomes: Iterator[Prediction | Refusal],
+    overlays: "Overlays | None",
+) -> int:
+    """Print what there is to say of each film, and draw it if there are overlays. Raises OverlayError."""
     _warn_if_unfinished(predictor)
     for refusal in refusals:
         _report(refusal)
@@ -62,7 +90,10 @@ def _run(args: argparse.Namespace) -> int:
             if isinstance(outcome, Refusal):
                 refused += 1
                 _report(outcome)
-            elif not args.json:
+                continue
+            if overlays:
+                overlays.write(outcome)
+            if not args.json:
                 predictions.append(outcome)
             elif not answer(json.dumps(_object(outcome, args))):
                 return DONE
@@ -92,6 +123,12 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         default=DEFAULT_RULE,
         help=f"what a finding is called from: {', '.join(rules)} (default: {DEFAULT_RULE}); half is 0.5, the others "
         "were fitted on the training's validation films",
+    )
+    add(
+        "--overlay",
+        type=Path,
+        metavar="FOLDER",
+        help="draw a PNG a film there: the film, and the heat map of each finding that is called over it",
     )
     add("--device", type=named_device, default=named_device(), help="cpu, cuda or cuda:N (default: cuda if present)")
     add("--json", action="store_true", help="print one JSON object a film, each on a line")

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from cxr_core.data.film_files import read_film
+from cxr_core.data.film_files import film_size, read_film
 from cxr_core.registry import Registry
 
 readers = Registry("data set")
@@ -54,6 +54,11 @@ class Source(ABC):
         Raises OSError or ValueError, with the reason, if it cannot be read.
         """
 
+    def size(self, image: str) -> tuple[int, int]:
+        """Width and height of the film as `read` gives it, in pixels. Raises OSError or ValueError as `read` does."""
+        height, width = self.read(image).shape
+        return width, height
+
     @abstractmethod
     def stamp(self, image: str) -> str:
         """A short text that changes when the film's pixels may have changed (such as size and time of its file)."""
@@ -66,6 +71,9 @@ class FilmFolder(Source):
 
     def read(self, image: str) -> np.ndarray:
         return read_film(self.paths[image])
+
+    def size(self, image: str) -> tuple[int, int]:
+        return film_size(self.paths[image])
 
     def stamp(self, image: str) -> str:
         status = os.stat(self.paths[image])

@@ -12,11 +12,20 @@ from cxr_core.models import (  # noqa: F401  (importing a family registers it)
     vgg_like,
 )
 from cxr_core.models.head import last_layers, logits_of_prevalence, set_head_bias
-from cxr_core.models.registry import Footprint, Infeasible, WithAuxiliary, build_model, measure_model, models
+from cxr_core.models.registry import (
+    Footprint,
+    Infeasible,
+    SeveralMaps,
+    WithAuxiliary,
+    build_model,
+    measure_model,
+    models,
+)
 
 __all__ = [
     "Footprint",
     "Infeasible",
+    "SeveralMaps",
     "WithAuxiliary",
     "build_model",
     "last_layers",

@@ -16,9 +16,13 @@ _SMALLEST = 49  # px: what leaves one pixel of the last scale
 class MultiscaleFlatten(nn.Module):
     """Convolutions one after another, each with 2x2 max pooling; the values of all of them, side by side."""
 
-    def __init__(self, scales: list[nn.Module]):
+    def __init__(self, scales: list[nn.Sequential]):
         super().__init__()
         self.scales = nn.ModuleList(scales)
+
+    def feature_maps(self) -> list[nn.Module]:
+        """All scales, each before its pooling: the head reads the values of each."""
+        return [scale[-2] for scale in self.scales]  # type: ignore[index]
 
     def forward(self, films: Tensor) -> Tensor:
         x, seen = films, []
@@ -53,7 +57,7 @@ def multiscale_flatten(
     if image_size < _SMALLEST:
         raise Infeasible(f"multiscale_flatten needs films of {_SMALLEST} px or more, not {image_size}")
     sizes = scale_sizes(image_size, width)
-    scales: list[nn.Module] = []
+    scales: list[nn.Sequential] = []
     narrow = 1
     for (wide, _), kernel in zip(sizes, _KERNELS, strict=True):
         scales.append(nn.Sequential(*convolution(narrow, wide, kernel, norm=norm, valid=True), nn.MaxPool2d(2)))

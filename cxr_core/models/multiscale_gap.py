@@ -19,6 +19,10 @@ class MultiscaleAverage(nn.Module):
         self.scales = nn.ModuleList(scales)
         self.halve = nn.MaxPool2d(2)
 
+    def feature_maps(self) -> list[nn.Module]:
+        """All scales: the head reads the average of each."""
+        return list(self.scales)
+
     def forward(self, films: Tensor) -> Tensor:
         x, averages = films, []
         for place, scale in enumerate(self.scales):

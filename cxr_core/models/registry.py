@@ -48,6 +48,15 @@ class Pretrained(Protocol):
         ...
 
 
+@runtime_checkable
+class SeveralMaps(Protocol):
+    """A network, or a part of one, whose head reads several feature maps side by side."""
+
+    def feature_maps(self) -> list[nn.Module]:
+        """The layers whose outputs, maps over the film, are pooled or flattened for the head."""
+        ...
+
+
 @dataclass(frozen=True)
 class Footprint:
     """Size of a network: trainable parameters, and floating-point operations of one film's forward pass."""

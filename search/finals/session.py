@@ -13,6 +13,7 @@ import torch
 from cxr_core.data import PreparedData
 from search.driver import drained_on_signal, drive, stopped_early
 from search.films import prepare_again
+from search.finals.explanation import explain_delivered
 from search.finals.record import describe, evaluated, read_record, write_record
 from search.finals.repeats import NoFinalist, Repeats, broken, choose, trainings_of
 from search.finals.sealed_test import SealedTest
@@ -88,6 +89,10 @@ class _Finals:
         return [training for trainings in self.trainings.values() for training in trainings]
 
     @property
+    def _device(self) -> torch.device:
+        return torch.device("cuda" if self.request.resources.gpus and torch.cuda.is_available() else "cpu")
+
+    @property
     def is_done(self) -> bool:
         """Whether nothing is left to train or to evaluate."""
         return self.repeats.is_complete and not self.sealed.unopened(self._all) and not self.sealed.unscored(self._all)
@@ -147,10 +152,9 @@ class _Finals:
         if new := self.sealed.unopened(trainings):
             self.sealed.open(new, self.request.reopen or "to evaluate the finalists")
             log.info("the test split is opened (%d in all) for %d trainings", len(self.sealed.openings), len(new))
-        device = torch.device("cuda" if self.request.resources.gpus and torch.cuda.is_available() else "cpu")
         with drained_on_signal(self.repeats):
             left = self.sealed.unscored(trainings)
-            self.sealed.evaluate(left, prepared, device, stopped=lambda: self.repeats.stopping is not None)
+            self.sealed.evaluate(left, prepared, self._device, stopped=lambda: self.repeats.stopping is not None)
 
     def tell(self) -> Result:
         """Compare what was evaluated, unless that was done, and write it down."""
@@ -164,6 +168,7 @@ class _Finals:
             record = self._compare(trainings)
             write_record(self.study.folder, record)
         gather_evidence(self.study, record, self.space.task.labels)
+        explain_delivered(self.study, self.space, record["delivered"], self._device)
         return Result(record, write_report(self.study))
 
     def _compare(self, trainings: Mapping[int, Sequence[Trial]]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from search.report.reading import Reading
-from search.report.sections import evidence, finals, search, study
+from search.report.sections import evidence, explanation, finals, search, study
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ GROUPS: dict[str, tuple[Section, ...]] = {
     "How far to trust it": (
         Section("groups", "Sex, age and view", evidence.groups),
         Section("shortcuts", "Without the film", evidence.shortcuts),
+        Section("explanation", "Where it looks", explanation.explanation),
         Section("seeds", "Seeds", finals.seeds),
     ),
     "The search": (
