@@ -25,7 +25,9 @@ def main(argv: list[str] | None = None) -> int:
     show_log("search", "cxr_core")
     try:
         folder = Study.place(args.study).resolve()
-        result = run_finals(Request(folder, args.top, args.seeds, args.reopen_test, slots.resources(args)))
+        result = run_finals(
+            Request(folder, args.top, args.seeds, args.reopen_test, slots.resources(args), not args.no_model)
+        )
     except (SpaceError, StudyError) as mistake:
         return refuse(str(mistake), USAGE)
     except (PreflightError, DataError, CheckpointError) as fault:
@@ -38,7 +40,8 @@ def main(argv: list[str] | None = None) -> int:
         cause = "because the disk is full: free some first" if result.stopped == "disk" else f"by {result.stopped}"
         return refuse(f"stopped {cause}. Nothing is lost; the same command goes on", STOPPED)
     if args.json:
-        print(json.dumps({**result.record, "report": str(result.report)}))
+        model = str(result.model.folder) if result.model else None
+        print(json.dumps({**result.record, "report": str(result.report), "model": model}))
     else:
         from rich.console import Console
 
@@ -46,6 +49,7 @@ def main(argv: list[str] | None = None) -> int:
 
         # The width of a pipe is unknown: wide enough for the table.
         (Console() if sys.stdout.isatty() else Console(width=180)).print(finals_page(result.record, result.report))
+        print(*(result.model.lines if result.model else ()), sep="\n")
     return DONE
 
 
@@ -61,6 +65,11 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         "--reopen-test",
         metavar="REASON",
         help="evaluate new trainings on test films that were opened before; the reason and their number are reported",
+    )
+    add(
+        "--no-model",
+        action="store_true",
+        help="leave out studies/NAME/model and MLflow, what the winner is handed over by",
     )
     slots.add_options(parser)
     add("--json", action="store_true", help="print the result as one JSON object")

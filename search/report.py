@@ -22,6 +22,7 @@ from search.fidelity import Fidelities
 from search.figures import progress, standing, title
 from search.finals import words as finals
 from search.finals.record import read_record
+from search.hand_over.section import section
 from search.ledger import history
 from search.life import in_words
 from search.overview import Overview, failures, figure, values_of
@@ -94,6 +95,7 @@ class _Report:
             "finals": self.finals,
             "words": finals,
             "opened": finals.opened(self.openings),
+            "model": section(self.study.folder),
             "openings": [(_date(opening["at"]), opening) for opening in self.openings],
             "violators": [(self.trials[number], broken) for number, broken in self.violators.items()],
             "spreads": spreads(self.trials),
