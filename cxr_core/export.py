@@ -1,4 +1,4 @@
-"""The command `python -m cxr_core.export`: writes a saved network as ONNX or for PyTorch alone, and says how it agrees."""
+"""The command `python -m cxr_core.export`: writes a saved network for other runtimes, and says how they agree."""
 
 import argparse
 import json

@@ -109,8 +109,8 @@ def metadata(checkpoint: Checkpoint) -> dict[str, Any]:
         "labels": labels,
         "image_size": size,
         "aspect": checkpoint.aspect,
-        "input": f"{INPUT}: (N, 1, {size}, {size}) uint8, black 0 to white 255; cxr_core.predict.Predictor.square makes "
-        f"a film of any size so ({checkpoint.aspect}, sides that shrink averaged by area). Nothing else is to be done",
+        "input": f"{INPUT}: (N, 1, {size}, {size}) uint8, black 0 to white 255. A film of any size is made so by "
+        f"cxr_core.predict.Predictor.square ({checkpoint.aspect}, sides that shrink averaged by area); nothing else is done",
         "output": f"{OUTPUT}: (N, {len(labels)}) float32, in the order of labels"
         + ("; the mean over a film and its mirror image" if config.mirrors else ""),
         "thresholds": {
@@ -147,6 +147,7 @@ class _Program(ABC):
             reason = next(iter(str(fault).strip().splitlines()), type(fault).__name__)
             raise ExportError(f"{self._name} cannot be written in this form ({reason}){self.remedy}") from fault
 
+    @abstractmethod
     def _translate(self) -> None:
         """From the traced network to the form."""
 
@@ -170,6 +171,9 @@ class _Onnx(_Program):
         )
         assert program
         self._proto = program.model_proto
+        for function in (self._proto.graph, *self._proto.functions):
+            for node in function.node:
+                del node.metadata_props[:]  # which line of which file of this machine it comes from
 
     def save(self, path: Path, told: Mapping[str, Any]) -> None:
         import onnx
@@ -190,6 +194,9 @@ class _Onnx(_Program):
 
 class _TorchProgram(_Program):
     """What torch.export makes, run by PyTorch alone."""
+
+    def _translate(self) -> None:
+        pass
 
     def save(self, path: Path, told: Mapping[str, Any]) -> None:
         with path.open("wb") as file:

@@ -29,7 +29,7 @@ class FinalsInMlflow:
         self._facts = study.facts
 
     def write(self, tags: Mapping[str, str]) -> dict[str, str]:
-        """Write what MLflow lacks, found out by the run's tags; returns the tags that were set. Raises what MLflow raises.
+        """Write what MLflow lacks by the run's tags; returns the tags that were set. Raises what MLflow raises.
 
         What is interrupted is done again, and nothing of it is there twice.
         """
@@ -113,7 +113,7 @@ class FinalsInMlflow:
                 return
 
     def _set_alias(self, name: str) -> None:
-        """To the version that was handed over last: a study that is synchronised again must not take it from a later."""
+        """To the version that was handed over last: an earlier study that is synchronised again must not take it."""
         last = max(self._versions(name), key=lambda version: float(version.tags.get("cxr.handed_over", 0)))
         if ALIAS not in last.aliases:
             self._client.set_registered_model_alias(name, ALIAS, last.version)

@@ -1,4 +1,4 @@
-"""MLflow as a view of the study: all that is written to it goes through here; `mlflow_finals` has the part of the finals.
+"""MLflow as a view of the study: all that is written to it goes through here, the finals by way of `mlflow_finals`.
 
 Nothing here is remembered between calls but what MLflow itself says, so a run is never made or logged twice, and a view
 can be rebuilt at any time from the study alone. The study's journal is the spool.

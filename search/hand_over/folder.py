@@ -142,7 +142,7 @@ def _export(study: Study, folder: Path) -> dict[str, Any]:
             agreement = export(checkpoint, folder / name, films)
         except ExportError as fault:
             log.warning("no %s: %s", name, fault)
-            known["not_written"][name] = str(fault).removeprefix(f"{folder}/")
+            known["not_written"][name] = str(fault).replace(f"{folder}/", "")
             continue
         known["agreement"] = {"file": name, **asdict(agreement)}
         break

@@ -1,4 +1,4 @@
-"""What a training reaches on a split: each metric of each finding with its interval, or why it is undefined, in words."""
+"""What a training reaches on a split: metrics of each finding with their intervals, or why they are undefined."""
 
 import math
 from collections.abc import Iterator, Sequence

@@ -66,6 +66,19 @@ def save_mlflow_model(checkpoint: Checkpoint, folder: Path) -> None:
             pip_requirements=requirements(),
             metadata={"labels": list(checkpoint.config.task.labels), "disclaimer": DISCLAIMER},
         )
+    _forget_places(folder)
+
+
+def _forget_places(folder: Path) -> None:
+    """Leave out where on this machine the model's parts came from, which MLflow writes down and does not need."""
+    from mlflow.models import Model
+
+    model = Model.load(str(folder))
+    flavor = model.flavors["python_function"]
+    flavor["model_code_path"] = Path(flavor["model_code_path"]).name
+    for artifact in flavor["artifacts"].values():
+        artifact["uri"] = artifact["path"]
+    model.save(str(folder / "MLmodel"))
 
 
 def requirements() -> list[str]:

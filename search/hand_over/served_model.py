@@ -2,8 +2,8 @@
 
 A request is a table with a film a row: in the column `image` the bytes of a PNG, JPEG or DICOM file, in base64 where
 they come as text. The parameter `threshold` names the rule of the thresholds. Each row is answered by an object:
-`findings`, with `probability`, `threshold` and `above` of each, or None; `refused`, why there are none, or None; and the
-rule. A film that is refused does not disturb the others.
+`findings`, with `probability`, `threshold` and `above` of each, or None; `refused`, why there are none, or None; and
+the rule. A film that is refused does not disturb the others.
 """
 
 import base64

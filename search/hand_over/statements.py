@@ -1,4 +1,4 @@
-"""What is known of the published data sets, for the model card: where films and labels come from, and how wrong they are."""
+"""What is known of the published data sets, for the model card: whose films, whose labels, how wrong."""
 
 from pathlib import Path
 from typing import NamedTuple

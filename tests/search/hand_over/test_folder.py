@@ -1,6 +1,7 @@
 """The folder `model` of a study: whole, the delivered training's, and made once."""
 
 import json
+import shutil
 import time
 
 import numpy as np
@@ -62,8 +63,6 @@ def test_the_terminal_says_where_it_is_and_how_to_serve_it(finals, capsys):
 
 
 def test_without_a_model_nothing_is_made_or_told(finals, copied, capsys):
-    import shutil
-
     shutil.rmtree(copied.model)
     copied.again("--no-model", "--json")
     assert json.loads(capsys.readouterr().out)["model"] is None
@@ -78,8 +77,6 @@ def test_the_report_leads_to_the_model_card(finals):
 
 
 def test_a_study_without_finals_has_no_such_section(copied):
-    import shutil
-
     shutil.rmtree(copied.model)
     assert 'id="model"' not in write_report(copied.study).read_text()
 
@@ -124,9 +121,10 @@ def test_an_interruption_leaves_what_was_there(copied, monkeypatch):
     def stop(checkpoint, folder):
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr("search.hand_over.mlflow_model.save_mlflow_model", stop)
-        hand_over(copied.study, other)
+        with pytest.raises(KeyboardInterrupt):
+            hand_over(copied.study, other)
     assert state(copied.model) == before
     made = hand_over(copied.study, other)
     assert made.known["trial"] == other["delivered"]

@@ -1,6 +1,7 @@
 """The finals in MLflow: on the study's run and in the registry, once, and rebuilt from the study."""
 
 import json
+import shutil
 
 import mlflow
 import pandas as pd
@@ -8,6 +9,7 @@ import pytest
 from mlflow import MlflowClient
 
 from cxr_core.predict import Predictor
+from search.hand_over.folder import hand_over
 from search.mlflow_finals import ALIAS, model_name
 from search.mlflow_sync import synchronise
 from search.mlflow_view import MlflowView
@@ -133,8 +135,6 @@ def test_a_later_winner_is_another_version_and_takes_the_alias(copied):
     first, second = record["delivered"], 1 - record["delivered"]
     record["delivered"] = second
     (copied.folder / "finalists.json").write_text(json.dumps(record))
-    from search.hand_over.folder import hand_over
-
     hand_over(copied.study, record)
     assert synchronise(copied.folder) == 0
     client = MlflowClient(copied.mlflow)
@@ -161,8 +161,6 @@ def test_finals_whose_mlflow_is_dead_succeed_and_name_the_command_that_makes_up_
 
 
 def test_finals_without_a_model_are_told_all_the_same(copied):
-    import shutil
-
     shutil.rmtree(copied.model)
     assert synchronise(copied.folder) == 0
     points, tags, versions, artifacts = told(copied.mlflow, copied)
