@@ -110,7 +110,7 @@ def metadata(checkpoint: Checkpoint) -> dict[str, Any]:
         "image_size": size,
         "aspect": checkpoint.aspect,
         "input": f"{INPUT}: (N, 1, {size}, {size}) uint8, black 0 to white 255. A film of any size is made so by "
-        f"cxr_core.predict.Predictor.square ({checkpoint.aspect}, sides that shrink averaged by area); nothing else is done",
+        f"cxr_core.predict.Predictor.square ({checkpoint.aspect}, averaged by area where it shrinks), and nothing else",
         "output": f"{OUTPUT}: (N, {len(labels)}) float32, in the order of labels"
         + ("; the mean over a film and its mirror image" if config.mirrors else ""),
         "thresholds": {

@@ -6,17 +6,19 @@
 import hashlib
 import json
 import re
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from search.finals.record import read_record
 from search.finals.words import optimism, reached
-from search.hand_over.folder import CARD, KNOWN, MLFLOW, HandedOver, handed_over
+from search.hand_over.folder import CARD, COMPILED, KNOWN, MLFLOW, HandedOver, handed_over
 from search.mlflow_notes import fit, moment
 from search.study import Study
 
 ALIAS = "challenger"
-"""Of the version that the last finals under a model's name hand over. `champion`, what is in use, is the user's to give."""
+"""Of the version that the last finals of a model's name hand over. What is in use, `champion`, is the user's to say."""
 _WRITTEN = "cxr.finals"
 """The tag of a run whose finals are written, with what of them: it is written last."""
 
@@ -64,7 +66,10 @@ class FinalsInMlflow:
         place = f"model/trial-{made.known['trial']:05d}"
         for name in (CARD, KNOWN):
             self._client.log_artifact(self._run, str(made.folder / name), "model")
-        self._client.log_artifacts(self._run, str(made.folder / MLFLOW), place)
+        with tempfile.TemporaryDirectory() as clean:
+            # A model that was served from its folder left compiled files there.
+            whole = shutil.copytree(made.folder / MLFLOW, f"{clean}/{MLFLOW}", ignore=COMPILED)
+            self._client.log_artifacts(self._run, whole, place)
         name = model_name(self._study.name)
         number = self._version(name, place, record, made)
         self._set_alias(name)

@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 FOLDER = "model"
 CHECKPOINT, CARD, MLFLOW, KNOWN = "model.pt", "model_card.md", "mlflow", "hand_over.json"
 ONNX, TORCH = "model.onnx", "model.pt2"
+COMPILED = shutil.ignore_patterns("__pycache__")
 _FORMAT = 1
 """Of what lies in the folder; another one is made anew."""
 _FILMS = 64
@@ -67,7 +68,7 @@ def hand_over(study: Study, record: Mapping[str, Any]) -> HandedOver:
     shutil.rmtree(partial, ignore_errors=True)
     if before and before.known["trial"] == record["delivered"] and not _lacks(before):
         # The same network: only what is told of it has changed.
-        shutil.copytree(before.folder, partial, copy_function=os.link)
+        shutil.copytree(before.folder, partial, copy_function=os.link, ignore=COMPILED)
         network = {key: before.known[key] for key in ("sha256", "agreement", "not_written", "retry")}
     else:
         log.info("making %s, what is handed over of trial %d", study.folder / FOLDER, record["delivered"])

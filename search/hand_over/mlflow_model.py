@@ -25,6 +25,7 @@ os.environ.setdefault("MLFLOW_UV_AUTO_DETECT", "false")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 _PACKAGES = (
+    "filelock",
     "mlflow",
     "numpy",
     "pandas",
@@ -32,6 +33,7 @@ _PACKAGES = (
     "pyarrow",
     "pydicom",
     "python-gdcm",
+    "rich",
     "scipy",
     "timm",
     "torch",

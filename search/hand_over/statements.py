@@ -20,8 +20,8 @@ _NIH = Statement(
     "(Oakden-Rayner 2020, Acad. Radiol. 27:106). No Finding means that the program found none of the 14.",
 )
 _KERMANY = Statement(
-    "Anterior-posterior chest radiographs of children of one to five years of the Guangzhou Women and Children's Medical "
-    "Center, China (Kermany et al. 2018, Cell 172:1122). Adults are another population.",
+    "Anterior-posterior chest radiographs of children of one to five years of the Guangzhou Women and Children's "
+    "Medical Center, China (Kermany et al. 2018, Cell 172:1122). Adults are another population.",
     "Films were graded by two physicians, the evaluation set by a third one as well. Healthy and sick are told apart; "
     "a film of another disease has no right answer here.",
 )
