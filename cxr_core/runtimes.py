@@ -186,7 +186,7 @@ class _Onnx(_Program):
         onnx.save(self._proto, str(path))
 
     def run(self, path: Path, films: np.ndarray) -> np.ndarray:
-        import onnxruntime
+        import onnxruntime  # type: ignore[import-untyped]
 
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         return np.concatenate([session.run([OUTPUT], {INPUT: some})[0] for some in _batches(films)])
