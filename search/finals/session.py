@@ -172,8 +172,10 @@ class _Finals:
         if not record or evaluated(record) != _numbers(trainings) or record["openings"] != openings:
             record = self._compare(trainings)
             write_record(self.study.folder, record)
-        model = hand_over(self.study, record) if self.request.hand_over else None
-        report = write_report(self.study)
+        try:
+            model = hand_over(self.study, record) if self.request.hand_over else None
+        finally:  # the finals are made, whatever becomes of what follows them
+            report = write_report(self.study)
         if model:
             publish(self.study, model)
         return Result(record, report, model=model)

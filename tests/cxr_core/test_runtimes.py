@@ -69,6 +69,8 @@ TIMM: list[dict[str, Scalar]] = [
     "chosen",
     [
         *(pytest.param(Chosen(name, SMALL.get(name, {})), id=name) for name in models if name not in {"timm", *LARGE}),
+        # These share all code but timm's own with resnet18 and densenet121.
+        *(pytest.param(Chosen(name), id=name, marks=pytest.mark.slow) for name in sorted(LARGE)),
         *(pytest.param(Chosen("timm", each), id=str(each["name"])) for each in TIMM),
     ],
 )
