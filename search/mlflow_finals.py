@@ -120,7 +120,7 @@ class FinalsInMlflow:
     def _set_alias(self, name: str) -> None:
         """To the version that was handed over last: an earlier study that is synchronised again must not take it."""
         last = max(self._versions(name), key=lambda version: float(version.tags.get("cxr.handed_over", 0)))
-        if ALIAS not in last.aliases:
+        if str(self._client.get_registered_model(name).aliases.get(ALIAS)) != str(last.version):
             self._client.set_registered_model_alias(name, ALIAS, last.version)
 
 
