@@ -43,7 +43,7 @@ def _log_of_the_test(monkeypatch):
     monkeypatch.setattr("cxr_core.console.show_log", lambda *packages: None)  # a handler would outlive this test
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def finals(tmp_path_factory):
     """Two trainings, evaluated, handed over and told to MLflow; tests look at it and change nothing."""
     folder = tmp_path_factory.mktemp("handed")
