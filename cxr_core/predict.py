@@ -20,6 +20,7 @@ from cxr_core.data.film_files import read_film
 from cxr_core.data.films import Films
 from cxr_core.evaluate import predict
 
+DISCLAIMER = "research only, not for clinical use"
 HALF = "half"
 """The rule of thresholds of 0.5, which need no films to be fitted on and which no checkpoint stores."""
 DEFAULT_RULE = "youden"

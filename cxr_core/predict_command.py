@@ -20,7 +20,7 @@ from cxr_core.console import answer, console, refuse, show_log
 from cxr_core.data.film_files import films_in
 from cxr_core.data.progress_bar import film_bar
 from cxr_core.device import is_there, named_device
-from cxr_core.predict import DEFAULT_RULE, HALF, Finding, Prediction, Predictor, Refusal, ThresholdError
+from cxr_core.predict import DEFAULT_RULE, DISCLAIMER, HALF, Finding, Prediction, Predictor, Refusal, ThresholdError
 from cxr_core.scorecard import finite
 from cxr_core.train import THRESHOLDS
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DONE, REFUSED, UNUSABLE, INTERRUPTED = 0, 2, 3, 130
-_DISCLAIMER = "research only, not for clinical use"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -42,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return refuse("interrupted; the films told so far are complete", INTERRUPTED)
     finally:
-        print(_DISCLAIMER, file=sys.stderr)
+        print(DISCLAIMER, file=sys.stderr)
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -111,7 +110,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         "python -m cxr_core.predict",
         description=__doc__.partition(": ")[2],
-        epilog=f"Exit code 2 if a film was refused; the others are predicted all the same. {_DISCLAIMER.capitalize()}.",
+        epilog=f"Exit code 2 if a film was refused; the others are predicted all the same. {DISCLAIMER.capitalize()}.",
         allow_abbrev=False,
     )
     add, rules = parser.add_argument, (HALF, *THRESHOLDS)

@@ -25,7 +25,8 @@ def main(argv: list[str] | None = None) -> int:
     if result is None:
         return code
     if args.json:
-        print(json.dumps({**(result.record or {}), "report": str(result.report)}))
+        model = str(result.model.folder) if result.model else None
+        print(json.dumps({**(result.record or {}), "report": str(result.report), "model": model}))
     else:
         show(result)
     return code
@@ -36,7 +37,8 @@ def _hold(args: argparse.Namespace) -> "Result":
     from search.study import Study
 
     folder = Study.place(args.study).resolve()
-    return run_finals(Request(folder, args.top, args.seeds, args.reopen_test, slots.resources(args)))
+    wanted = Request(folder, args.top, args.seeds, args.reopen_test, slots.resources(args), not args.no_model)
+    return run_finals(wanted)
 
 
 def attempt(finals: Callable[[], "Result | None"], again: str) -> tuple["Result | None", int]:
@@ -76,6 +78,7 @@ def show(result: "Result") -> None:
     # The width of a pipe is unknown: wide enough for the table.
     page = finals_page(result.record or {}, result.report)
     (Console() if sys.stdout.isatty() else Console(width=180)).print(page)
+    print(*(result.model.lines if result.model else ()), sep="\n")
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
@@ -90,6 +93,11 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         "--reopen-test",
         metavar="REASON",
         help="evaluate new trainings on test films that were opened before; the reason and their number are reported",
+    )
+    add(
+        "--no-model",
+        action="store_true",
+        help="leave out studies/NAME/model and MLflow, what the winner is handed over by",
     )
     slots.add_options(parser)
     add("--json", action="store_true", help="print the result as one JSON object")

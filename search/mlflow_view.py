@@ -1,4 +1,4 @@
-"""MLflow as a view of the study: everything that touches MLflow is in this file.
+"""MLflow as a view of the study: all that is written to it goes through here, the finals by way of `mlflow_finals`.
 
 Nothing here is remembered between calls but what MLflow itself says, so a run is never made or logged twice, and a view
 can be rebuilt at any time from the study alone. The study's journal is the spool.
@@ -136,7 +136,7 @@ class MlflowView:
         return logged
 
     def finish(self) -> None:
-        """Close the study's run as its search ended, with its pages and the winner's checkpoint as artifacts."""
+        """Close the study's run as its search ended: its pages, the winner's checkpoint, and what the finals left."""
         for trial in self.study.trials():
             if trial.outcome is Outcome.OPEN:
                 self._end_trial(trial, _INTERRUPTED)
@@ -146,6 +146,11 @@ class MlflowView:
         winner = self._tally.best
         if winner and (checkpoint := self.study.folder / winner.epochs[-1].checkpoint).exists():
             self.client.log_artifact(self._parent.id, str(checkpoint), "winner")
+        if (self.study.folder / "finalists.json").exists():
+            from search.mlflow_finals import FinalsInMlflow  # a second to import, and most searches end without finals
+
+            finals = FinalsInMlflow(self.client, self._parent.id, self.study, self._identity)
+            self._parent.tags |= finals.write(self._parent.tags)
         ended = self.facts.get("ended", {})
         self._set_status(self._parent, self._ending(ended), ended.get("at"))
 

@@ -19,6 +19,8 @@ from search.finals.repeats import NoFinalist, Repeats, broken, choose, trainings
 from search.finals.sealed_test import SealedTest
 from search.finals.verdict import judge
 from search.full_disk import DISK, is_disk_full
+from search.hand_over.folder import HandedOver, hand_over
+from search.hand_over.publish import publish
 from search.mlflow_writer import start_writer
 from search.overview import ending
 from search.placement import Resources
@@ -32,22 +34,30 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Request:
-    """What the command line asks for. top: trials by the objective. seeds: trainings of each. reopen: the reason."""
+    """What the command line asks for. top: trials by the objective. seeds: trainings of each. reopen: the reason.
+
+    hand_over: whether the winner is made ready for other programs, which takes a minute.
+    """
 
     folder: Path
     top: int
     seeds: int
     reopen: str | None
     resources: Resources
+    hand_over: bool = True
 
 
 @dataclass(frozen=True)
 class Result:
-    """How it ended. record: as `finalists.json`, None if a signal or a full disk came first, named in `stopped`."""
+    """How it ended. record: as `finalists.json`, None if a signal or a full disk came first, named in `stopped`.
+
+    model: what is handed over.
+    """
 
     record: dict[str, Any] | None
     report: Path | None
     stopped: str | None = None
+    model: HandedOver | None = None
 
 
 def run_finals(request: Request) -> Result:
@@ -169,7 +179,13 @@ class _Finals:
             write_record(self.study.folder, record)
         gather_evidence(self.study, record, self.space.task.labels)
         explain_delivered(self.study, self.space, record["delivered"], self._device)
-        return Result(record, write_report(self.study))
+        try:
+            model = hand_over(self.study, record) if self.request.hand_over else None
+        finally:  # the finals are made, whatever becomes of what follows them
+            report = write_report(self.study)
+        if model:
+            publish(self.study, model)
+        return Result(record, report, model=model)
 
     def _compare(self, trainings: Mapping[int, Sequence[Trial]]) -> dict[str, Any]:
         eligible = {trial.number for trial in self.study.eligible()}

@@ -24,7 +24,7 @@ def finalize(capsys):
     """Exit code, standard output and standard error of a command line."""
 
     def run(*words):
-        code = main(list(map(str, words)))
+        code = main([*map(str, words), "--no-model"])  # see hand_over/
         return code, *capsys.readouterr()
 
     return run
@@ -91,6 +91,7 @@ def test_the_result_is_told_again_without_opening_the_split_again(study, finaliz
     assert Study(study.folder).facts["test_openings"] == [opening]
     told = json.loads(out)
     assert told.pop("report") == str(study.folder / "report.html")
+    assert told.pop("model") is None
     assert told == json.loads((study.folder / "finalists.json").read_text())
     assert {row["trial"] for row in told["finalists"]} == {0, 1}
     assert told["openings"] == [opening]

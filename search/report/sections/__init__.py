@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from search.report.reading import Reading
-from search.report.sections import evidence, explanation, finals, search, study
+from search.report.sections import evidence, explanation, finals, hand_over, search, study
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ GROUPS: dict[str, tuple[Section, ...]] = {
     "What was found": (
         Section("winner", "Winner", finals.winner),
         Section("finalists", "Finalists", finals.finalists),
+        Section("model", "Hand-over", hand_over.model),
     ),
     "How good it is": (
         Section("performance", "Performance on test", evidence.performance),

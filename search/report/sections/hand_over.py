@@ -1,0 +1,12 @@
+"""The section on what is handed over."""
+
+from typing import Any
+
+from search.hand_over.folder import handed_over
+from search.report.reading import Reading
+
+
+def model(reading: Reading) -> dict[str, Any] | None:
+    """Where the network is, how well its exported form agrees with it, and how to use it."""
+    made = handed_over(reading.study.folder)
+    return {"known": made.known, "name": reading.study.folder.resolve().name} if made else None
