@@ -38,14 +38,16 @@ def main(argv: list[str] | None = None) -> int:
         cause = "because the disk is full: free some first" if result.stopped == "disk" else f"by {result.stopped}"
         return refuse(f"stopped {cause}. Nothing is lost; the same command goes on", STOPPED)
     if args.json:
-        print(json.dumps({**result.record, "report": str(result.report)}))
+        print(json.dumps({**result.record, "report": str(result.report), "ensemble": result.ensemble}))
     else:
         from rich.console import Console
 
         from search.finals.page import finals_page
 
         # The width of a pipe is unknown: wide enough for the table.
-        (Console() if sys.stdout.isatty() else Console(width=180)).print(finals_page(result.record, result.report))
+        (Console() if sys.stdout.isatty() else Console(width=180)).print(
+            finals_page(result.record, result.report, result.ensemble)
+        )
     return DONE
 
 

@@ -20,7 +20,9 @@ from search.durations import format_duration
 from search.exit_codes import DONE, USAGE
 from search.fidelity import Fidelities
 from search.figures import progress, standing, title
+from search.finals import ensemble_words
 from search.finals import words as finals
+from search.finals.ensemble import read_ensemble
 from search.finals.record import read_record
 from search.ledger import history
 from search.life import in_words
@@ -93,6 +95,8 @@ class _Report:
             "leaderboard": self._leaderboard(),
             "finals": self.finals,
             "words": finals,
+            "ensemble": read_ensemble(self.study.folder),
+            "ensemble_words": ensemble_words,
             "opened": finals.opened(self.openings),
             "openings": [(_date(opening["at"]), opening) for opening in self.openings],
             "violators": [(self.trials[number], broken) for number, broken in self.violators.items()],

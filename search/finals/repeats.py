@@ -46,10 +46,11 @@ def seeds_of(study: Study, finalist: int) -> list[Trial]:
 
 def trainings_of(study: Study, finalist: int) -> list[Trial]:
     """The trainings of a finalist that can be evaluated: done in full, with the checkpoint at hand."""
-    return [trial for trial in seeds_of(study, finalist) if _is_kept(study, trial)]
+    return [trial for trial in seeds_of(study, finalist) if is_kept(study, trial)]
 
 
-def _is_kept(study: Study, trial: Trial) -> bool:
+def is_kept(study: Study, trial: Trial) -> bool:
+    """Whether a trial was trained in full and its checkpoint is at hand."""
     return trial.outcome is Outcome.FULL and (study.folder / trial.epochs[-1].checkpoint).is_file()
 
 
@@ -81,7 +82,7 @@ class Repeats(Legs):
 
     def lacking(self) -> dict[int, int]:
         """Trainings that have yet to begin, by finalist."""
-        lost = lambda trial: trial.outcome is Outcome.FULL and not _is_kept(self.study, trial)  # noqa: E731
+        lost = lambda trial: trial.outcome is Outcome.FULL and not is_kept(self.study, trial)  # noqa: E731
         begun = {number: sum(not lost(t) for t in seeds_of(self.study, number)) for number in self.finalists}
         return {number: max(0, self.seeds - count) for number, count in begun.items()}
 

@@ -2,7 +2,7 @@
 
 import logging
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +13,7 @@ import torch
 from cxr_core.data import PreparedData
 from search.driver import drained_on_signal, drive, stopped_early
 from search.films import prepare_again
+from search.finals.ensemble import candidates, choose_members, judge_ensemble
 from search.finals.record import describe, evaluated, read_record, write_record
 from search.finals.repeats import NoFinalist, Repeats, broken, choose, trainings_of
 from search.finals.sealed_test import SealedTest
@@ -42,11 +43,15 @@ class Request:
 
 @dataclass(frozen=True)
 class Result:
-    """How it ended. record: as `finalists.json`, None if a signal or a full disk came first, named in `stopped`."""
+    """How it ended. record: as `finalists.json`, None if a signal or a full disk came first, named in `stopped`.
+
+    ensemble: as `ensemble.json`.
+    """
 
     record: dict[str, Any] | None
     report: Path | None
     stopped: str | None = None
+    ensemble: dict[str, Any] | None = None
 
 
 def run_finals(request: Request) -> Result:
@@ -88,9 +93,20 @@ class _Finals:
         return [training for trainings in self.trainings.values() for training in trainings]
 
     @property
+    def _evaluated(self) -> list[Trial]:
+        """What is evaluated: the finalists' trainings, and what else the ensemble is made of."""
+        numbers = {training.number for training in self._all}
+        return [*self._all, *(self.study.trial(n) for n in self.sealed.ensemble if n not in numbers)]
+
+    @property
     def is_done(self) -> bool:
         """Whether nothing is left to train or to evaluate."""
-        return self.repeats.is_complete and not self.sealed.unopened(self._all) and not self.sealed.unscored(self._all)
+        opened = not self.sealed.unopened(self._all)
+        return self.repeats.is_complete and opened and not self.sealed.unscored(self._evaluated)
+
+    @property
+    def _device(self) -> torch.device:
+        return torch.device("cuda" if self.request.resources.gpus and torch.cuda.is_available() else "cpu")
 
     def check_opening(self) -> None:
         """Raise StudyError if the test split would have to be opened again, and no reason is given."""
@@ -143,14 +159,28 @@ class _Finals:
                 log.warning("MLflow is behind; later: python -m search.mlflow_sync %s", self.study.folder)
 
     def _evaluate(self, prepared: PreparedData) -> None:
-        trainings = self._all
-        if new := self.sealed.unopened(trainings):
-            self.sealed.open(new, self.request.reopen or "to evaluate the finalists")
-            log.info("the test split is opened (%d in all) for %d trainings", len(self.sealed.openings), len(new))
-        device = torch.device("cuda" if self.request.resources.gpus and torch.cuda.is_available() else "cpu")
+        stopped = lambda: self.repeats.stopping is not None  # noqa: E731
         with drained_on_signal(self.repeats):
-            left = self.sealed.unscored(trainings)
-            self.sealed.evaluate(left, prepared, device, stopped=lambda: self.repeats.stopping is not None)
+            if self.sealed.unopened(self._all):
+                self._open(prepared, stopped)
+            if not stopped():
+                left = self.sealed.unscored(self._evaluated)
+                self.sealed.evaluate(left, prepared, self._device, stopped)
+
+    def _open(self, prepared: PreparedData, stopped: Callable[[], bool]) -> None:
+        """Choose the ensemble, and open the split for it and for the finalists: who is judged is settled before."""
+        trainings, metric = self._all, self.study.objective.metrics[0]
+        known = candidates(self.study)
+        self.sealed.validate(known, prepared, self._device, stopped)
+        if stopped():
+            return
+        scores = self.sealed.validated({trial.number: [trial] for trial in known}, self.space.task.labels)
+        members = choose_members(scores, metric)
+        log.info("ensemble: %d of %d networks, chosen on validation", len(members), len(known))
+        numbers = {training.number for training in trainings}
+        new = self.sealed.unopened([*trainings, *(self.study.trial(n) for n in members if n not in numbers)])
+        self.sealed.open(new, self.request.reopen or "to evaluate the finalists", members)
+        log.info("the test split is opened (%d in all) for %d trainings", len(self.sealed.openings), len(new))
 
     def tell(self) -> Result:
         """Compare what was evaluated, unless that was done, and write it down."""
@@ -162,7 +192,8 @@ class _Finals:
         if not record or evaluated(record) != _numbers(trainings) or record["openings"] != openings:
             record = self._compare(trainings)
             write_record(self.study.folder, record)
-        return Result(record, write_report(self.study))
+        ensemble = judge_ensemble(self.study, self.sealed, self.space.task.labels, record, self._device)
+        return Result(record, write_report(self.study), ensemble=ensemble)
 
     def _compare(self, trainings: Mapping[int, Sequence[Trial]]) -> dict[str, Any]:
         eligible = {trial.number for trial in self.study.eligible()}
