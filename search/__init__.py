@@ -1,1 +1,1 @@
-"""The search: proposes trials, trains them through Ray, prunes, keeps the study, and finds out what its winner is worth."""
+"""The search: proposes trials, trains them through Ray, prunes, keeps the study, finds out what its winner is worth."""

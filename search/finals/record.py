@@ -36,8 +36,8 @@ def describe(
 ) -> dict[str, Any]:
     """A verdict as JSON takes it: None where a value is undefined; finalists by their mean on validation, best first.
 
-    trainings: evaluated ones, by finalist. broken: those that ended before they were done. `delivered` is the training of
-    the winner that is handed over: the best on validation.
+    trainings: evaluated ones, by finalist. broken: those that ended before they were done. `delivered`: the winner's
+    training that is handed over, its best on validation.
     """
     trial_of = {trial.number: trial for trial in finalists}
     warnings = [
