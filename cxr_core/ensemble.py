@@ -10,6 +10,9 @@ from cxr_core.confusion import called
 from cxr_core.metrics import EPOCH_METRICS, macro, per_label
 from cxr_core.roc import Array
 
+_ROUNDING = 1e-12
+"""Two metrics that differ by less are equal: the mean of a model and itself is the model only nearly."""
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -81,16 +84,21 @@ def _climb(quality: Callable[[Array], float], scores: Array, ranked: Sequence[in
     for count, model in enumerate(ranked[: max(1, best)], 1):
         total = total + scores[model]
         begun.append(quality(total / count))
-    first = 1 + int(np.argmax(begun))
+    first = 1 + _first_best(begun)
     path, values = list(ranked[:first]), begun[:first]
     total = scores[path].sum(axis=0)
     for _ in range(steps):
         reached = [quality((total + scores[model]) / (len(path) + 1)) for model in ranked]
-        winner = int(np.argmax(reached))  # the first of equals
+        winner = _first_best(reached)
         path.append(ranked[winner])
         values.append(reached[winner])
         total = total + scores[path[-1]]
-    return path[: 1 + int(np.argmax(values))]
+    return path[: 1 + _first_best(values)]
+
+
+def _first_best(values: Sequence[float]) -> int:
+    """Place of the greatest value; of those that differ by rounding, the first."""
+    return int(np.argmax(np.array(values) >= max(values) - _ROUNDING))
 
 
 def mean_probability(scores: Array, weights: Sequence[float] | NDArray) -> Array:

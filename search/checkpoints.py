@@ -8,6 +8,8 @@ from search.trial import Outcome, Trial
 
 log = logging.getLogger(__name__)
 
+_DONE = (Outcome.FULL, Outcome.REFIT)
+
 
 class Checkpoints:
     """Keeps a study's disk within bounds.
@@ -40,7 +42,7 @@ class Checkpoints:
         return [trial for trial in ended if trial.outcome is Outcome.FULL]
 
     def _drop_all_but_last(self, trial: Trial) -> None:
-        self._drop(trial, keep={trial.epochs[-1].checkpoint} if trial.outcome is Outcome.FULL else set())
+        self._drop(trial, keep={trial.epochs[-1].checkpoint} if trial.outcome in _DONE else set())
 
     def _displace(self, full: list[Trial]) -> None:
         """Of the full trials, drop the checkpoints of those that are too many, then of those that are too large."""

@@ -25,7 +25,8 @@ def main(argv: list[str] | None = None) -> int:
     show_log("search", "cxr_core")
     try:
         folder = Study.place(args.study).resolve()
-        result = run_finals(Request(folder, args.top, args.seeds, args.reopen_test, slots.resources(args)))
+        asked = Request(folder, args.top, args.seeds, args.reopen_test, slots.resources(args), args.refit)
+        result = run_finals(asked)
     except (SpaceError, StudyError) as mistake:
         return refuse(str(mistake), USAGE)
     except (PreflightError, DataError, CheckpointError) as fault:
@@ -38,16 +39,16 @@ def main(argv: list[str] | None = None) -> int:
         cause = "because the disk is full: free some first" if result.stopped == "disk" else f"by {result.stopped}"
         return refuse(f"stopped {cause}. Nothing is lost; the same command goes on", STOPPED)
     if args.json:
-        print(json.dumps({**result.record, "report": str(result.report), "ensemble": result.ensemble}))
+        others = {"report": str(result.report), "ensemble": result.ensemble, "refit": result.refit}
+        print(json.dumps({**result.record, **others}))
     else:
         from rich.console import Console
 
         from search.finals.page import finals_page
 
         # The width of a pipe is unknown: wide enough for the table.
-        (Console() if sys.stdout.isatty() else Console(width=180)).print(
-            finals_page(result.record, result.report, result.ensemble)
-        )
+        page = finals_page(result.record, result.report, result.ensemble, result.refit)
+        (Console() if sys.stdout.isatty() else Console(width=180)).print(page)
     return DONE
 
 
@@ -63,6 +64,11 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         "--reopen-test",
         metavar="REASON",
         help="evaluate new trainings on test films that were opened before; the reason and their number are reported",
+    )
+    add(
+        "--refit",
+        action="store_true",
+        help="train the winner once more, on the validation films, too; nothing can be known of how good that one is",
     )
     slots.add_options(parser)
     add("--json", action="store_true", help="print the result as one JSON object")

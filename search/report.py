@@ -24,6 +24,7 @@ from search.finals import ensemble_words
 from search.finals import words as finals
 from search.finals.ensemble import read_ensemble
 from search.finals.record import read_record
+from search.finals.refit import refit_sentence
 from search.ledger import history
 from search.life import in_words
 from search.overview import Overview, failures, figure, values_of
@@ -97,6 +98,7 @@ class _Report:
             "words": finals,
             "ensemble": read_ensemble(self.study.folder),
             "ensemble_words": ensemble_words,
+            "refit": refit_sentence(self.trials, self.finals) if self.finals else "",
             "opened": finals.opened(self.openings),
             "openings": [(_date(opening["at"]), opening) for opening in self.openings],
             "violators": [(self.trials[number], broken) for number, broken in self.violators.items()],
@@ -171,7 +173,8 @@ class _Report:
         if leader and leader.number != self.best.number:
             value = f"validation {self.metric} {leader.value:.4f} in one training"
             known = leader.number in [row["trial"] for row in record["finalists"]]
-            why = "other seeds put it behind" if known else "it came after the finals; search.finalize compares it"
+            behind = "a tie-breaker put another one first" if record.get("tie") else "other seeds put it behind"
+            why = behind if known else "it came after the finals; search.finalize compares it"
             said.append(f"Best of the search was trial {title(leader)}, {value}: {why}.")
         return [*said, finals.opened(self.openings)]
 
@@ -251,7 +254,7 @@ class _Report:
 
     def _leaderboard(self) -> list[dict[str, Any]]:
         """Full trials by their objective, then the others by the rungs they reached and the objective there."""
-        others = [trial for trial in self.trials if trial.outcome is not Outcome.FULL]
+        others = [trial for trial in self.trials if trial.outcome is not Outcome.FULL and trial.refit is None]
         others.sort(key=lambda trial: (-self._rungs_reached(trial), self._order(trial)))
         return [self._row(trial) for trial in (*self.full, *others)]
 
@@ -275,7 +278,8 @@ class _Report:
     def _figures(self) -> dict[str, Any]:
         """The figures that this study has something to show in; None for one that would be empty."""
         trained = any(trial.epochs for trial in self.trials)
-        trials, best, rungs, metric = self.trials, self.best, self.rungs, self.metric
+        trials = [trial for trial in self.trials if trial.refit is None]  # which has no value to be drawn
+        best, rungs, metric = self.best, self.rungs, self.metric
         maximize, staged = self.study.objective.maximize[0], bool(self._stages())
         return {
             "areas": figures.label_areas(self._areas()) if best else None,

@@ -16,7 +16,7 @@ from cxr_core.ensemble import majority_vote, mean_probability, select_models
 from cxr_core.latency import film_latency
 from cxr_core.metrics import EPOCH_METRICS, macro, per_label
 from cxr_core.scorecard import finite
-from cxr_core.thresholds import fit_thresholds
+from cxr_core.thresholds import Rule, fit_thresholds
 from search.finals.ensemble_words import sentences
 from search.finals.repeats import is_kept
 from search.finals.sealed_test import SealedTest
@@ -26,7 +26,7 @@ from search.trial import Trial
 
 _MEAN, _DELIVERED, _WINNER = -1, -2, -3
 """Who is compared, in the place of finalists."""
-_RULE = "youden"
+_RULE: Rule = "youden"
 """Of the thresholds that members vote by: those that a checkpoint carries, fitted on validation."""
 _OF_CALLS = ("sensitivity", "specificity", "balanced_accuracy", "f1", "accuracy")
 """Accuracy, the last, for one finding only: of several, calling nothing at all comes out best."""

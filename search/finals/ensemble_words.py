@@ -14,8 +14,8 @@ def sentences(record: Mapping[str, Any]) -> list[str]:
         return [f"{who}: on validation no ensemble of the kept networks has a better {metric}."]
     gain, cost = record["gain"]["test"], record["cost"]
     said = [
-        f"{who}. Its test {metric} is {interval(record['test'])}: "
-        f"{_gained(gain['delivered'])} over trial {basis['delivered']}, the training that is handed over."
+        f"{who}. Its test {metric} is {interval(record['test'])}; over trial {basis['delivered']}, the training that "
+        f"is handed over, it gains {_gained(gain['delivered'])}."
     ]
     if len(basis["seeds"]) > 1:
         said.append(f"Over the mean of the winner's {len(basis['seeds'])} seeds it gains {_gained(gain['mean'])}.")
@@ -40,7 +40,7 @@ def _gained(gain: Mapping[str, Any]) -> str:
     """A gain and whether it is one."""
     value, low, high = (in_words(gain[key], signed=True) for key in ("value", "low", "high"))
     if gain["value"] is None:
-        return "an undefined gain"
+        return "an amount that is undefined"
     if gain["is_noise"]:
         return f"{value} [{low}, {high}], which is within noise: other patients may well undo it"
     return f"{value} [{low}, {high}], which is more than noise of the patients"

@@ -11,12 +11,15 @@ from typing import Any
 import torch
 
 from cxr_core.data import PreparedData
+from search.credibility import Credibility
 from search.driver import drained_on_signal, drive, stopped_early
 from search.films import prepare_again
 from search.finals.ensemble import candidates, choose_members, judge_ensemble
 from search.finals.record import describe, evaluated, read_record, write_record
+from search.finals.refit import Refit, refit_sentence
 from search.finals.repeats import NoFinalist, Repeats, broken, choose, trainings_of
 from search.finals.sealed_test import SealedTest
+from search.finals.ties import tie_breakers
 from search.finals.verdict import judge
 from search.full_disk import DISK, is_disk_full
 from search.mlflow_writer import start_writer
@@ -32,26 +35,31 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Request:
-    """What the command line asks for. top: trials by the objective. seeds: trainings of each. reopen: the reason."""
+    """What the command line asks for. top: trials by the objective. seeds: trainings of each. reopen: the reason.
+
+    refit: whether the winner is to be trained once more, on the validation films, too.
+    """
 
     folder: Path
     top: int
     seeds: int
     reopen: str | None
     resources: Resources
+    refit: bool = False
 
 
 @dataclass(frozen=True)
 class Result:
     """How it ended. record: as `finalists.json`, None if a signal or a full disk came first, named in `stopped`.
 
-    ensemble: as `ensemble.json`.
+    ensemble: as `ensemble.json`. refit: what can be said of the winner's refit; empty without one.
     """
 
     record: dict[str, Any] | None
     report: Path | None
     stopped: str | None = None
     ensemble: dict[str, Any] | None = None
+    refit: str = ""
 
 
 def run_finals(request: Request) -> Result:
@@ -66,7 +74,8 @@ def run_finals(request: Request) -> Result:
         Study.repair(request.folder)
         finals = _Finals(request)
         finals.check_opening()
-        return finals.tell() if finals.is_done else finals.run()
+        result = finals.tell() if finals.is_done else finals.run()
+        return finals.refit(result.record) if request.refit and result.record else result
 
 
 class _Finals:
@@ -78,7 +87,9 @@ class _Finals:
         self.space: Space = load_space(request.folder / "space.yaml")
         self.sealed = SealedTest(self.study)
         self._after = ending(self.study, self.study.trials())
-        self.finalists = choose(self.study, request.top)
+        ties = self.study.objective.tie_breakers
+        compare = Credibility(self.study, self.space.task.labels) if ties else None
+        self.finalists = choose(self.study, request.top, compare)
         numbers = [trial.number for trial in self.finalists]
         self.repeats = Repeats(self.study, self.space, numbers, request.seeds, request.resources)
 
@@ -145,6 +156,21 @@ class _Finals:
                 raise
             return Result(None, None, DISK)
 
+    def refit(self, record: dict[str, Any]) -> Result:
+        """Train the winner on the validation films, too, unless that was done."""
+        winner, delivered = record["winner"], record["delivered"]
+        refit = Refit(self.study, self.space, winner, delivered, self.request.resources)
+        if not refit.is_complete:
+            check_disk(self.study.folder, self.space, 1)
+            log.info("refit: trial %d once more, on the validation films, too", winner)
+            try:
+                self._drive(refit, prepare_again(self.study, self.space))
+            except OSError as fault:
+                if not is_disk_full(fault):
+                    raise
+                refit.stop(DISK)
+        return Result(None, None, stopped_early(refit)) if refit.stopping else self.tell()
+
     def _train(self, prepared: PreparedData) -> None:
         lacking = self.repeats.lacking()
         log.info(
@@ -152,9 +178,12 @@ class _Finals:
             ", ".join(f"trial {trial.name}" for trial in self.finalists),
             sum(lacking.values()) + len(self.repeats.interrupted),
         )
+        self._drive(self.repeats, prepared)
+
+    def _drive(self, legs: Repeats, prepared: PreparedData) -> None:
         with start_writer(self.study.folder) as writer:
-            drive(self.study, self.repeats, prepared, self.request.resources, after=self._after)
-            self.study.note("seconds_used", self.repeats.budget.elapsed)
+            drive(self.study, legs, prepared, self.request.resources, after=self._after)
+            self.study.note("seconds_used", legs.budget.elapsed)
             if not writer.finish():
                 log.warning("MLflow is behind; later: python -m search.mlflow_sync %s", self.study.folder)
 
@@ -169,7 +198,7 @@ class _Finals:
 
     def _open(self, prepared: PreparedData, stopped: Callable[[], bool]) -> None:
         """Choose the ensemble, and open the split for it and for the finalists: who is judged is settled before."""
-        trainings, metric = self._all, self.study.objective.metrics[0]
+        trainings, metric = self._all, self.study.objective.judged
         known = candidates(self.study)
         self.sealed.validate(known, prepared, self._device, stopped)
         if stopped():
@@ -193,14 +222,17 @@ class _Finals:
             record = self._compare(trainings)
             write_record(self.study.folder, record)
         ensemble = judge_ensemble(self.study, self.sealed, self.space.task.labels, record, self._device)
-        return Result(record, write_report(self.study), ensemble=ensemble)
+        refit = refit_sentence(self.study.trials(), record)
+        return Result(record, write_report(self.study), ensemble=ensemble, refit=refit)
 
     def _compare(self, trainings: Mapping[int, Sequence[Trial]]) -> dict[str, Any]:
         eligible = {trial.number for trial in self.study.eligible()}
         if not eligible & set(trainings):
             raise NoFinalist(f"{self.study.folder}: of no trial that may win a checkpoint is left; search again")
         validation, test = self.sealed.scored(trainings, self.space.task.labels)
-        verdict = judge(validation, test, self.study.objective.metrics[0], may_win=eligible)
+        objective = self.study.objective
+        breakers = tie_breakers(objective, trainings)
+        verdict = judge(validation, test, objective.judged, may_win=eligible, breakers=breakers)
         lost = broken(self.study, list(trainings))
         return describe(self.study.folder, verdict, self.finalists, trainings, lost, self.sealed.openings)
 

@@ -25,7 +25,7 @@ def written_out(targets: np.ndarray, scores: np.ndarray, best: int, steps: int) 
     """The paper's procedure on scikit-learn's log loss, with lists of models in place of sums."""
 
     def quality(models: list[int]) -> float:
-        return -log_loss(targets[:, 0], scores[models, :, 0].mean(axis=0))
+        return round(-float(log_loss(targets[:, 0], scores[models, :, 0].mean(axis=0))), 12)
 
     ranked = sorted(range(len(scores)), key=lambda model: -quality([model]))
     path = max((ranked[:count] for count in range(1, best + 1)), key=quality)
@@ -47,13 +47,12 @@ def test_the_selection_is_that_of_the_papers_procedure_written_out(seed: int) ->
 
 @pytest.mark.parametrize("seed", range(5))
 def test_it_comes_close_to_the_best_of_all_multisets(seed: int) -> None:
-    """Log loss is convex in the weights, so that a greedy path has no local optimum to be caught in."""
+    """Log loss is convex in the weights: no local optimum catches a greedy path, and what came first loses weight."""
     targets, scores = draw(seed, 4)
     sets = [list(models) for size in range(1, 9) for models in combinations_with_replacement(range(4), size)]
     least = min(log_loss(targets[:, 0], scores[models, :, 0].mean(axis=0)) for models in sets)
     alone = min(log_loss(targets[:, 0], one[:, 0]) for one in scores)
-    chosen = select_models(targets, scores, "log_loss", best=1, steps=7)
-    assert least <= chosen.value + 1e-12
+    chosen = select_models(targets, scores, "log_loss", best=1, steps=100)
     assert chosen.value - least <= 0.02 * (alone - least) + 1e-12
 
 
