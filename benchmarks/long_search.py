@@ -28,6 +28,7 @@ name: long
 task: {kind: binary, labels: [Pneumonia]}
 data: {image_size: 28}
 objective: {metric: auroc_macro}
+budget: {reserve: 0}
 space:
   model: {small_cnn: {width: {int: [4, 8], step: 2}}}
   loss: {choice: [bce, weighted_bce]}

@@ -39,6 +39,7 @@ name: orchestration
 task: {kind: binary, labels: [Pneumonia]}
 data: {image_size: 28}
 objective: {metric: auroc_macro}
+budget: {reserve: 0}
 space:
   model: {small_cnn: {width: {int: [16, 64], step: 16}}}
   schedule: {choice: {cosine: {warmup: {float: [0.0, 0.2]}}, step: {gamma: {float: [0.05, 0.5], log: true}}}}

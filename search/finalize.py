@@ -3,53 +3,80 @@
 import argparse
 import json
 import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from cxr_core.console import refuse
 from search import slots
 from search.exit_codes import DONE, KILLED, NO_VALID_TRIAL, PREFLIGHT, STOPPED, USAGE
+
+if TYPE_CHECKING:
+    from search.finals.session import Result
 
 
 def main(argv: list[str] | None = None) -> int:
     """Find out how good a study's finalists are; returns the exit code."""
     args = _parse(argv)
     # torch takes seconds to import: not for --help or a mistyped option
-    from cxr_core.checkpoint import CheckpointError
     from cxr_core.console import show_log
+
+    show_log("search", "cxr_core")
+    result, code = attempt(lambda: _hold(args), again="the same command goes on")
+    if result is None:
+        return code
+    if args.json:
+        others = {"report": str(result.report), "ensemble": result.ensemble, "refit": result.refit}
+        print(json.dumps({**(result.record or {}), **others}))
+    else:
+        show(result)
+    return code
+
+
+def _hold(args: argparse.Namespace) -> "Result":
+    from search.finals.session import Request, run_finals
+    from search.study import Study
+
+    folder = Study.place(args.study).resolve()
+    return run_finals(Request(folder, args.top, args.seeds, args.reopen_test, slots.resources(args), args.refit))
+
+
+def attempt(finals: Callable[[], "Result | None"], again: str) -> tuple["Result | None", int]:
+    """Hold finals, and say what goes wrong: their result, None if they came to no end, and the exit code.
+
+    again: how to go on with what was stopped.
+    """
+    from cxr_core.checkpoint import CheckpointError
     from cxr_core.data import DataError
     from cxr_core.located_yaml import SpaceError
     from search.finals.repeats import NoFinalist
-    from search.finals.session import Request, run_finals
     from search.preflight import PreflightError
-    from search.study import Study, StudyError
+    from search.study import StudyError
 
-    show_log("search", "cxr_core")
     try:
-        folder = Study.place(args.study).resolve()
-        asked = Request(folder, args.top, args.seeds, args.reopen_test, slots.resources(args), args.refit)
-        result = run_finals(asked)
+        result = finals()
     except (SpaceError, StudyError) as mistake:
-        return refuse(str(mistake), USAGE)
+        return None, refuse(str(mistake), USAGE)
     except (PreflightError, DataError, CheckpointError) as fault:
-        return refuse(str(fault), PREFLIGHT)
+        return None, refuse(str(fault), PREFLIGHT)
     except NoFinalist as none:
-        return refuse(str(none), NO_VALID_TRIAL)
+        return None, refuse(str(none), NO_VALID_TRIAL)
     except KeyboardInterrupt:
-        return refuse("interrupted; nothing is lost, the same command goes on", KILLED)
-    if result.record is None:
+        return None, refuse(f"interrupted; nothing is lost, {again}", KILLED)
+    if result and result.record is None:
         cause = "because the disk is full: free some first" if result.stopped == "disk" else f"by {result.stopped}"
-        return refuse(f"stopped {cause}. Nothing is lost; the same command goes on", STOPPED)
-    if args.json:
-        others = {"report": str(result.report), "ensemble": result.ensemble, "refit": result.refit}
-        print(json.dumps({**result.record, **others}))
-    else:
-        from rich.console import Console
+        return None, refuse(f"stopped {cause}. Nothing is lost; {again}", STOPPED)
+    return result, DONE
 
-        from search.finals.page import finals_page
 
-        # The width of a pipe is unknown: wide enough for the table.
-        page = finals_page(result.record, result.report, result.ensemble, result.refit)
-        (Console() if sys.stdout.isatty() else Console(width=180)).print(page)
-    return DONE
+def show(result: "Result") -> None:
+    """Print what finals found, for reading."""
+    from rich.console import Console
+
+    from search.finals.page import finals_page
+
+    # The width of a pipe is unknown: wide enough for the table.
+    page = finals_page(result.record or {}, result.report, result.ensemble, result.refit)
+    (Console() if sys.stdout.isatty() else Console(width=180)).print(page)
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:

@@ -4,15 +4,17 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxr_core.console import refuse
-from search import slots
+from search import finalize, slots
 from search.durations import format_duration, parse_duration
 from search.exit_codes import DONE, KILLED, NO_VALID_TRIAL, PREFLIGHT, STOPPED, USAGE
 
 if TYPE_CHECKING:
+    from search.finals.session import Result as Finals
     from search.session import Request, Result
 
 
@@ -39,7 +41,9 @@ def main(argv: list[str] | None = None) -> int:
             return dry_run(space, data, args.concurrent or slots.default_concurrent(args), args.seed)
         from search.session import run_session
 
-        return _tell(run_session(space, _request(args, space.header.name)), args)
+        request = _request(args, space.header.name)
+        result = run_session(space, request)
+        return _conclude(result, lambda: _hold_finals(result, space.header.budget.reserve, request), args)
     except (SpaceError, StudyError) as mistake:
         return refuse(str(mistake), USAGE)
     except PreflightError as fault:
@@ -131,15 +135,24 @@ def _request(args: argparse.Namespace, name: str) -> "Request":
     )
 
 
-def _tell(result: "Result", args: argparse.Namespace) -> int:
-    """Print the result, as text or JSON; returns the exit code."""
+def _conclude(result: "Result", hold_finals: Callable[[], "Finals | None"], args: argparse.Namespace) -> int:
+    """Tell what was found, as text or JSON, and hold the finals of a search that ended; returns the exit code."""
     from search.session import describe
 
     told = describe(result)
-    if args.json:
-        print(json.dumps(told))
-    else:
+    if not args.json:
         _print_result(result, told)
+    finals, code = None, DONE
+    if result.winner and not result.stopped and not result.mistake:
+        later = f"python -m search.finalize {told['study']}"
+        finals, code = finalize.attempt(hold_finals, again=f"to go on: {later}")
+        if not args.json and finals:
+            finalize.show(finals)
+        elif not args.json and code == DONE:
+            print(f"next     {later}")
+            print("         trains the best with other seeds, then opens the test split: how sure is the winner?")
+    if args.json:
+        print(json.dumps({**told, "finals": finals.record if finals else None}))
     if result.mistake:
         return refuse(f"stopped: the first trials all failed in the same way: {result.mistake}", NO_VALID_TRIAL)
     if result.stopped:
@@ -148,7 +161,13 @@ def _tell(result: "Result", args: argparse.Namespace) -> int:
         return refuse(f"stopped {cause}. Nothing is lost; to go on: {again}", STOPPED)
     if not result.winner:
         return refuse("no trial was trained in full; go on with --resume and more --time or --trials", NO_VALID_TRIAL)
-    return DONE
+    return code
+
+
+def _hold_finals(result: "Result", reserve: float, request: "Request") -> "Finals | None":
+    from search.finals.reserve import hold_finals
+
+    return hold_finals(result.study, reserve, request.resources)
 
 
 def _print_result(result: "Result", told: dict[str, Any]) -> None:
@@ -161,9 +180,6 @@ def _print_result(result: "Result", told: dict[str, Any]) -> None:
     print(f"mlflow   {told['mlflow']}")
     if told["mlflow"].startswith("sqlite"):
         print(f"         mlflow ui --backend-store-uri {told['mlflow']}")
-    if winner and not result.stopped:
-        print(f"next     python -m search.finalize {told['study']}")
-        print("         trains the best with other seeds, then opens the test split: how sure is the winner?")
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ class BudgetSection(Section):
     trials: configurations proposed. time: seconds of wall clock. gpu_hours: training time of all trials times their
     share of a GPU (of a slot, where there is none). target: a value of the objective that a full trial reaches.
     plateau: full trials in a row without a better one. reserve: share of time and gpu_hours in which nothing new is
-    proposed: it is kept for the finalists.
+    proposed, and of the training time that the finals after the search may take; 0 holds none.
     """
 
     trials: Annotated[int, Field(ge=1)] = 50

@@ -17,7 +17,7 @@ name: quick
 task: {kind: binary, labels: [Pneumonia]}
 data: {image_size: 28}
 objective: {metric: auroc_macro, direction: maximize}
-budget: {trials: 8}
+budget: {trials: 8, reserve: 0}
 asha: {rungs: [0.2, 0.5], eta: 3}
 space:
   model:

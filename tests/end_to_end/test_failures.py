@@ -109,14 +109,15 @@ def wait_for_an_epoch(search, process):
 @pytest.mark.timeout(3600)
 def test_a_search_killed_twenty_times_ends_as_one_that_never_was(tmp_path, few_films):
     """kill -9 of the driver at random moments: trials, states, reasons and every value are the same."""
-    searches = {}
+    # One thread: two wait for each other for minutes where the cores are busy.
+    one, searches = ("--concurrent", "1", "--cpus-per-trial", "1"), {}
     for name in ("undisturbed", "killed"):
         (tmp_path / name).mkdir()
         searches[name] = Search(tmp_path / name, few_films)
-    assert finish(searches["undisturbed"].start("--concurrent", "1", "--trials", "20"), seconds=1500)[0] == 0
+    assert finish(searches["undisturbed"].start(*one, "--trials", "20"), seconds=1500)[0] == 0
     moments = random.Random(20)
     killed = searches["killed"]
-    process = killed.start("--concurrent", "1", "--trials", "20")
+    process = killed.start(*one, "--trials", "20")
     for kill in range(20):
         if kill % 4:  # somewhere in its training
             wait_for_an_epoch(killed, process)
@@ -126,9 +127,9 @@ def test_a_search_killed_twenty_times_ends_as_one_that_never_was(tmp_path, few_f
         process.send_signal(signal.SIGKILL)
         process.communicate()
         if (killed.folder / "studies" / "quick" / "journal.log").exists():
-            process = killed.resume("--concurrent", "1")
+            process = killed.resume(*one)
         else:  # killed before there was a study
-            process = killed.start("--concurrent", "1", "--trials", "20")
+            process = killed.start(*one, "--trials", "20")
     code, _, err = finish(process, seconds=1500)
     assert code == 0, err
     assert comparable(killed.study) == comparable(searches["undisturbed"].study)

@@ -206,3 +206,17 @@ def test_sigterm_drains_the_finals_and_the_same_command_goes_on(copied):
     assert code == 0, err
     assert "The test split was opened once." in out
     assert max(epochs_trained(copied.study).values()) == 1  # drained: not one epoch twice
+
+
+def test_a_search_holds_its_finals_from_the_reserve_and_a_longer_search_does_not_open_the_split_again(search, result):
+    flat = [word for key in (*THREE[1:4], "baselines=[]", "budget.reserve=0.7") for word in ("--set", key)]
+    code, out, err = search.run("--trials", "3", *flat, "--json")
+    assert code == 0, err
+    finals = result(out)["finals"]
+    assert [len(row["trainings"]) for row in finals["finalists"]] == [3, 3, 3]
+    assert len(search.study.facts["test_openings"]) == 1
+    code, out, err = finish(search.resume("--trials", "4"))
+    assert code == 0, err
+    assert "to open it again: python -m search.finalize with --reopen-test REASON" in err
+    assert f"next     python -m search.finalize {search.study.folder}" in out
+    assert len(search.study.facts["test_openings"]) == 1

@@ -1,0 +1,63 @@
+"""The finals at the end of a search, as large as the reserve of its budget affords."""
+
+import logging
+
+from search.durations import format_duration
+from search.finals.repeats import choose
+from search.finals.session import Request, Result, run_finals
+from search.placement import Resources
+from search.study import Study
+
+log = logging.getLogger(__name__)
+
+_SIZES = ((3, 3), (3, 2), (2, 2))
+"""(best trials, trainings of each), the most telling first; with less, nothing is known of seeds, or of a rival."""
+
+
+def hold_finals(study: Study, reserve: float, resources: Resources) -> Result | None:
+    """Hold the finals of a search that has just ended; None where the search should not, and the log says why.
+
+    reserve: the budget's share for them. Raises what `run_finals` raises.
+    """
+    if why := _unwanted(study, reserve):
+        log.info("no finals: %s", why)
+        return None
+    size = affordable(study, reserve)
+    if size is None:
+        spare = format_duration(allowance(study, reserve) / resources.concurrent)
+        log.info(
+            "no finals: the reserve of the budget, about %s, is too little for two finalists with two seeds", spare
+        )
+        return None
+    top, seeds = size
+    log.info("finals: the best %d and the baselines, %d trainings of each, from the reserve of the budget", top, seeds)
+    return run_finals(Request(study.folder, top, seeds, reopen=None, resources=resources))
+
+
+def _unwanted(study: Study, reserve: float) -> str | None:
+    """Why a search does not hold finals by itself, if it does not."""
+    facts = study.facts
+    if not reserve:
+        return "budget.reserve is 0"
+    if "test" not in facts["films"]:
+        return f"{facts['data']} has no test split, so there is nothing to judge finalists by"
+    if facts.get("test_openings"):
+        return "the test split was opened before; to open it again: python -m search.finalize with --reopen-test REASON"
+    return None
+
+
+def allowance(study: Study, reserve: float) -> float:
+    """Seconds of training that finals may take: the reserve's share of what search and finals take together."""
+    return reserve / (1 - reserve) * sum(trial.seconds for trial in study.trials())
+
+
+def affordable(study: Study, reserve: float) -> tuple[int, int] | None:
+    """(best trials, trainings of each) of the finals that a reserve pays for; None if it pays for none.
+
+    A training with another seed is taken to cost what the first one did. Raises NoFinalist.
+    """
+    left = allowance(study, reserve)
+    for top, seeds in _SIZES:
+        if (seeds - 1) * sum(trial.seconds for trial in choose(study, top)) <= left:
+            return top, seeds
+    return None
