@@ -2,6 +2,7 @@
 
 import logging
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,6 @@ from torch import nn
 from cxr_core.batches import Batches
 from cxr_core.memory import is_out_of_memory, release
 from cxr_core.metrics import EPOCH_METRICS, macro, per_label
-from cxr_core.normalisations import Normalisation
 
 log = logging.getLogger(__name__)
 
@@ -31,10 +31,13 @@ class Scores:
 
 
 @torch.inference_mode()
-def predict(model: nn.Module, batches: Batches, normalise: Normalisation, *, mirror: bool = False) -> np.ndarray:
+def predict(
+    model: nn.Module, batches: Batches, normalise: Callable[[torch.Tensor], torch.Tensor], *, mirror: bool = False
+) -> np.ndarray:
     """Probabilities of each finding, (N, C) float32, in the films' order; the model is left in evaluation mode.
 
-    normalise: on the films' device. mirror: take the mean of the probabilities of each film and its mirror image.
+    normalise: a Normalisation on the films' device, or what else is done to films in [0, 1]. mirror: take the mean of
+    the probabilities of each film and its mirror image.
     """
     model.eval()
     order = deque(np.array_split(np.arange(len(batches)), max(1, -(-len(batches) // _BATCH))))
@@ -57,7 +60,11 @@ def predict(model: nn.Module, batches: Batches, normalise: Normalisation, *, mir
 
 
 def _predict(
-    model: nn.Module, batches: Batches, normalise: Normalisation, index: np.ndarray, mirror: bool
+    model: nn.Module,
+    batches: Batches,
+    normalise: Callable[[torch.Tensor], torch.Tensor],
+    index: np.ndarray,
+    mirror: bool,
 ) -> torch.Tensor:
     films = normalise(batches.films(index))
     with batches.autocast():

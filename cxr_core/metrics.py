@@ -143,6 +143,9 @@ EPOCH_METRICS: dict[str, Metric] = {
 }
 """Metrics that are shown after each epoch: the objectives, and what is worth seeing but can be had for nothing."""
 
+STRESSED: dict[str, str] = {"stressed_auroc_macro": "auroc_macro", "stressed_log_loss": "log_loss"}
+"""Metrics of stressed validation, by name: the metric of which each is the mean over `stress.CHANGES`."""
+
 
 def per_label(metric: Metric, targets: Array, scores: Array) -> list[float]:
     """The metric of each finding; targets, scores: (N, C)."""

@@ -149,7 +149,7 @@ def read_header(kind: type[A], tree: Located, mistakes: list[Mistake]) -> A | No
             mistakes.append(Mistake(where, key, _complaint(kind, fault["type"], fault["msg"], fault["loc"])))
         return None
     metric = header.objective.metric
-    if header.task.kind == "multilabel" and not OBJECTIVES[metric].multilabel:
+    if header.task.kind == "multilabel" and metric in OBJECTIVES and not OBJECTIVES[metric].multilabel:
         what = f"{metric} is no objective for several labels: calling every film healthy scores over 0.9"
         mistakes.append(Mistake(tree.at(["objective", "metric"]).where, "objective.metric", what))
     return header

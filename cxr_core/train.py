@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cxr_core.augmentations import augmentations
 from cxr_core.batches import Batches
@@ -27,6 +27,7 @@ from cxr_core.normalisations import normalisations
 from cxr_core.optimizers import optimizers
 from cxr_core.samplers import samplers
 from cxr_core.schedules import build_schedule
+from cxr_core.stress import stressed_metrics
 from cxr_core.thresholds import Rule, fit_thresholds
 
 log = logging.getLogger(__name__)
@@ -201,9 +202,17 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.lr * factor * group.get("lr_scale", 1.0)
 
+    def stressed(self) -> dict[str, float]:
+        """Metrics on the validation films under declared changes, of the network as it is now (see `stress`)."""
+        targets, mirror = self.data.val.targets, self.config.mirrors
+        return stressed_metrics(self._judged, self.val_films, self.normalise, targets, mirror=mirror)
+
+    @property
+    def _judged(self) -> nn.Module:
+        return self.average.model if self.average else self.model
+
     def _validate(self) -> Scores:
-        model = self.average.model if self.average else self.model
-        probabilities = predict(model, self.val_films, self.normalise, mirror=self.config.mirrors)
+        probabilities = predict(self._judged, self.val_films, self.normalise, mirror=self.config.mirrors)
         if not np.isfinite(probabilities).all():
             raise Diverged(f"the network's outputs are not finite after epoch {self.epoch}")
         targets, self.probabilities = self.data.val.targets, probabilities
@@ -216,7 +225,7 @@ class Training:
 
     def save(self, path: Path) -> None:
         """Write a checkpoint, whole or not at all; once the schedule is done it holds no optimizer state."""
-        weights = (self.average.model if self.average else self.model).state_dict()
+        weights = self._judged.state_dict()
         progress = {
             "epoch": self.epoch,
             "model": self.model.state_dict() if self.average else None,

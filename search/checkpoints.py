@@ -8,6 +8,8 @@ from search.trial import Outcome, Trial
 
 log = logging.getLogger(__name__)
 
+_DONE = (Outcome.FULL, Outcome.REFIT)
+
 
 class Checkpoints:
     """Keeps a study's disk within bounds.
@@ -15,7 +17,7 @@ class Checkpoints:
     best: full trials, by the objective, whose checkpoint is kept, beside every baseline's and the Pareto front's.
     quota: bytes for all of them together, or None; what exceeds it goes from the worst full trial up, the winner last.
     Trials that may go on keep theirs whatever the quota: without it they would be lost. So do the trainings of the
-    finalists, which the study's fact `finalists` lists: they are to be evaluated.
+    finalists, which the study's fact `finalists` lists: they are to be evaluated; and the members of ensembles.
     """
 
     def __init__(self, folder: Path, journal: Journal, best: int, quota: float | None = None):
@@ -40,7 +42,7 @@ class Checkpoints:
         return [trial for trial in ended if trial.outcome is Outcome.FULL]
 
     def _drop_all_but_last(self, trial: Trial) -> None:
-        self._drop(trial, keep={trial.epochs[-1].checkpoint} if trial.outcome is Outcome.FULL else set())
+        self._drop(trial, keep={trial.epochs[-1].checkpoint} if trial.outcome in _DONE else set())
 
     def _displace(self, full: list[Trial]) -> None:
         """Of the full trials, drop the checkpoints of those that are too many, then of those that are too large."""
@@ -60,9 +62,11 @@ class Checkpoints:
         self._kept = kept  # who has been displaced never comes back
 
     def _finalists(self, full: list[Trial]) -> set[int]:
-        """The finalists among full trials, and their repeats."""
-        named = self.journal.facts.get("finalists", [])
-        return {trial.number for trial in full if trial.number in named or trial.repeats in named}
+        """The finalists among full trials, their repeats, and the members of the ensembles."""
+        facts = self.journal.facts
+        named, openings = facts.get("finalists", []), facts.get("test_openings", [])
+        members = {number for opening in openings for number, _ in opening.get("ensemble", ())}
+        return members | {trial.number for trial in full if trial.number in named or trial.repeats in named}
 
     def _ranked(self, full: list[Trial]) -> list[Trial]:
         """Full trials from the best down, those outside the constraints last."""

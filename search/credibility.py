@@ -32,7 +32,7 @@ class Credibility:
             return 0.0
         films = self._films.loc[kept[0].index]
         scores = np.stack([frame.loc[films.index].to_numpy(float) for frame in kept])
-        metric = self.study.objective.metrics[0]
+        metric = self.study.objective.judged
         targets, patients = films[self.labels].to_numpy(float), films["patient"].to_numpy()
         samples = bootstrap(targets, scores, patients, (metric,), resamples=_RESAMPLES)[metric]
         gain = np.diff(macro_samples(samples), axis=1)[:, 0] * (-1 if self.study.objective.maximize[0] else 1)

@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cxr_core.console import refuse
@@ -26,7 +27,8 @@ def main(argv: list[str] | None = None) -> int:
         return code
     if args.json:
         model = str(result.model.folder) if result.model else None
-        print(json.dumps({**(result.record or {}), "report": str(result.report), "model": model}))
+        others = {"report": str(result.report), "ensemble": result.ensemble, "refit": result.refit, "model": model}
+        print(json.dumps({**(result.record or {}), **others}))
     else:
         show(result)
     return code
@@ -37,8 +39,8 @@ def _hold(args: argparse.Namespace) -> "Result":
     from search.study import Study
 
     folder = Study.place(args.study).resolve()
-    wanted = Request(folder, args.top, args.seeds, args.reopen_test, slots.resources(args), not args.no_model)
-    return run_finals(wanted)
+    asked = Request(folder, args.top, args.seeds, args.reopen_test, slots.resources(args))
+    return run_finals(replace(asked, refit=args.refit, hand_over=not args.no_model))
 
 
 def attempt(finals: Callable[[], "Result | None"], again: str) -> tuple["Result | None", int]:
@@ -76,7 +78,7 @@ def show(result: "Result") -> None:
     from search.finals.page import finals_page
 
     # The width of a pipe is unknown: wide enough for the table.
-    page = finals_page(result.record or {}, result.report)
+    page = finals_page(result.record or {}, result.report, result.ensemble, result.refit)
     (Console() if sys.stdout.isatty() else Console(width=180)).print(page)
     print(*(result.model.lines if result.model else ()), sep="\n")
 
@@ -93,6 +95,11 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         "--reopen-test",
         metavar="REASON",
         help="evaluate new trainings on test films that were opened before; the reason and their number are reported",
+    )
+    add(
+        "--refit",
+        action="store_true",
+        help="train the winner once more, on the validation films, too; nothing can be known of how good that one is",
     )
     add(
         "--no-model",

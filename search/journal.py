@@ -17,6 +17,7 @@ from search.trial import Decision, EpochRecord, Outcome, Step, Trial
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
+# What has no value, as a refit has none, is no complete trial to Optuna.
 _STATES = {Outcome.FULL: TrialState.COMPLETE, Outcome.PRUNED: TrialState.PRUNED}
 
 
@@ -111,7 +112,7 @@ class Journal:
         notes: Mapping[str, Any] | None = None,
         **kind: Any,
     ) -> Trial:
-        """A new trial, written whole or not at all. kind: baseline, repeats, stages, as in Trial."""
+        """A new trial, written whole or not at all. kind: baseline, repeats, refit, stages, as in Trial."""
         first = Decision(time.time(), Step.PROPOSED, why, evidence or {})
         attrs = {"config": flat, "seed": seed, **kind, "decision:0": dataclasses.asdict(first)}
         template = FrozenTrial(
@@ -185,6 +186,7 @@ def _trial(frozen: FrozenTrial) -> Trial:
         seed=attrs["seed"],
         baseline=attrs.get("baseline"),
         repeats=attrs.get("repeats"),
+        refit=attrs.get("refit"),
         stages=attrs.get("stages", 1),
         epochs=tuple(EpochRecord(**attrs[f"epoch:{step}"]) for step in sorted(frozen.intermediate_values)),
         attempts=attrs.get("attempts", 0),

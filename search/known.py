@@ -170,7 +170,8 @@ def _best(rows: np.ndarray, count: int) -> np.ndarray:
     # Most trials are of a class that is not needed, and sorting them all would cost more the longer a search goes on.
     classes = np.flatnonzero(np.bincount(rows[:, 0].astype(int), minlength=OTHER).cumsum() >= count)
     needed = np.flatnonzero(rows[:, 0] <= classes[0]) if len(classes) else np.arange(len(rows))
-    return needed[order(rows[needed], count)[:count]]
+    best: np.ndarray = needed[order(rows[needed], count)[:count]]
+    return best
 
 
 def order(rows: np.ndarray, enough: int) -> np.ndarray:

@@ -156,8 +156,12 @@ class Legs:
         log.info("trial %s %s: %s, %d epochs", trial.name, begins, trial.family, trial.schedule)
         self.live.add(trial.number)
         checkpoint = trial.epochs[-1].checkpoint if len(trial.epochs) > stage.before else None
-        scored = self._met(trial) if self._compare else ()
-        return Leg(trial.number, config, checkpoint, stage.before, stage.data_share, scored)
+        scored, objective = self._met(trial) if self._compare else (), self.journal.objective
+        if objective.tie_breakers:
+            scored = (*scored, trial.schedule)
+        stressed = trial.schedule if objective.stressed else 0
+        thresholds = None if trial.refit is None else self.journal.trial(trial.refit).epochs[-1].checkpoint
+        return Leg(trial.number, config, checkpoint, stage.before, stage.data_share, scored, stressed, thresholds)
 
     def _promote(self, candidates: Callable[[], list[tuple[int, int]]], seconds: float) -> Leg | None:
         """The first of some waiting trials whose training can be done in the time goes on.
@@ -214,7 +218,8 @@ class Legs:
     def epoch_done(self, number: int, epoch: EpochRecord) -> bool:
         """Keep an epoch of a live trial; whether its leg goes on."""
         epoch = self._costs.added(number, epoch)
-        if undefined := self.journal.objective.undefined(epoch.metrics):
+        is_refit = self.journal.trial(number).refit is not None
+        if not is_refit and (undefined := self.journal.objective.undefined(epoch.metrics)):
             self.failed(number, Outcome.DIVERGED, f"{undefined} has no finite value after epoch {epoch.epoch}")
             return False
         trial = self.journal.record(number, epoch)
@@ -324,11 +329,15 @@ class Legs:
             self.stop("mistake")
 
     def _end(self, trial: Trial, outcome: Outcome, reason: str = "") -> None:
+        if outcome is Outcome.FULL and trial.refit is not None:
+            outcome = Outcome.REFIT
         if not trial.decisions or trial.decisions[-1].step is not Step.ENDED:  # a kill may have come between the two
             self._note(trial, Step.ENDED, reason or "trained in full", outcome=outcome.value)
         trial = self.journal.finish(trial.number, outcome, reason)
         if outcome is Outcome.FULL:
             log.info("trial %s is trained in full: %.4f", trial.name, trial.value)
+        elif outcome is Outcome.REFIT:
+            log.info("trial %s is trained, on the validation films, too", trial.name)
         elif outcome is not Outcome.PRUNED:
             log.info("trial %s ended, %s: %s", trial.name, outcome.value, reason)
         self.rungs.end(trial.number, in_full=outcome is Outcome.FULL)

@@ -60,7 +60,8 @@ def life(overview: Overview, trial: Trial) -> dict[str, Any]:
     checkpoint = overview.study.folder / trial.epochs[-1].checkpoint if trial.epochs else None
     # Another seed's repeats are those of the trial that it repeats: all of them share one configuration.
     origin = trial.number if trial.repeats is None else trial.repeats
-    seeds = [t for t in overview.trials if origin in (t.number, t.repeats) and t.number != trial.number]
+    alike = [t for t in overview.trials if origin in (t.number, t.repeats) and t.refit is None]
+    seeds = [t for t in alike if t.number != trial.number]
     return {
         "trial": trial.number,
         "baseline": trial.baseline,
@@ -71,7 +72,7 @@ def life(overview: Overview, trial: Trial) -> dict[str, Any]:
         "config": trial.flat,
         "against": leader.number if leader else None,
         "differs": _differs(trial, leader) if leader else {},
-        "curve": [epoch.value for epoch in trial.epochs],
+        "curve": [] if trial.refit is not None else [epoch.value for epoch in trial.epochs],
         "epochs": trial.schedule,
         "stages": trial.stages,
         "seconds": trial.seconds,

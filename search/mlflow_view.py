@@ -25,7 +25,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
-_STATUS = {Outcome.FULL: "FINISHED", Outcome.PRUNED: "KILLED", Outcome.OPEN: "RUNNING"}
+_STATUS = {Outcome.FULL: "FINISHED", Outcome.REFIT: "FINISHED", Outcome.PRUNED: "KILLED", Outcome.OPEN: "RUNNING"}
 """MLflow's status of a trial's outcome; every other one is FAILED."""
 _INTERRUPTED = "SCHEDULED"
 """MLflow's status of a trial that has not ended when its search has: it goes on when the search does."""

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from cxr_core.located_yaml import did_you_mean
-from cxr_core.metrics import OBJECTIVES
+from cxr_core.metrics import OBJECTIVES, STRESSED
 from cxr_core.space_file import ObjectiveSection, Section
 
 Direction = Literal["maximize", "minimize"]
@@ -29,14 +29,20 @@ def direction(metric: str) -> Direction:
     """Whether a metric, or a cost, is better when it is large."""
     if metric == WORST:
         return "maximize"
+    metric = STRESSED.get(metric, metric)
     maximized = metric in OBJECTIVES and OBJECTIVES[metric].direction == "maximize"
     return "maximize" if maximized else "minimize"
 
 
 class SearchObjective(ObjectiveSection):
-    """One `metric`, or `metrics`: then the search looks for the Pareto front, and the first one names the winner."""
+    """One `metric`, or `metrics`: then the search looks for the Pareto front, and the first one names the winner.
+
+    tie_breakers: metrics that decide among trials which the first one cannot tell apart, the next one where the last
+    is equal, too: those of `OBJECTIVES` and, under declared changes of the films, of `STRESSED`.
+    """
 
     metrics: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    tie_breakers: Annotated[tuple[str, ...], Field(strict=False)] = ()
 
     @model_validator(mode="before")
     @classmethod
@@ -55,10 +61,40 @@ class SearchObjective(ObjectiveSection):
             raise ValueError(f"the first metric names the winner and cannot be {metrics[0]}; put a quality first")
         return {**section, "metric": metrics[0]}
 
+    @field_validator("metric")
+    @classmethod
+    def _known(cls, metric: str) -> str:
+        if metric not in (known := [*OBJECTIVES, *STRESSED]):
+            raise ValueError(f"there is no metric {metric!r}; {did_you_mean(metric, known)}")
+        return metric
+
+    @field_validator("direction")
+    @classmethod
+    def _agrees(cls, towards: str | None, info: ValidationInfo) -> str | None:
+        metric = info.data.get("metric")
+        if metric and towards and towards != direction(metric):
+            raise ValueError(f"{metric} is better when it is {direction(metric)}d")
+        return towards
+
+    @model_validator(mode="after")
+    def _can_decide(self) -> "SearchObjective":
+        known = [*OBJECTIVES, *STRESSED]
+        for name in self.tie_breakers:
+            if name not in known:
+                raise ValueError(f"there is no tie-breaker {name!r}; {did_you_mean(name, known)}")
+        if len({self.metric, *self.tie_breakers}) <= len(self.tie_breakers):
+            raise ValueError("`tie_breakers` lists different metrics, and not the first objective")
+        return self
+
     @property
     def all(self) -> tuple[str, ...]:
         """Every metric that is improved, the one that names the winner first."""
         return self.metrics or (self.metric,)
+
+    @property
+    def maximize(self) -> bool:
+        """Whether larger values of the metric are better."""
+        return direction(self.metric) == "maximize"
 
 
 class Bound(Section):
@@ -88,18 +124,34 @@ class Reached(NamedTuple):
 
 @dataclass(frozen=True)
 class Objective:
-    """The objectives and constraints of a study, and how a trial's metrics meet them."""
+    """The objectives and constraints of a study, and how a trial's metrics meet them.
+
+    tie_breakers: metrics that decide where the first objective cannot tell trials apart.
+    """
 
     metrics: tuple[str, ...]
     maximize: tuple[bool, ...]
     bounds: Mapping[str, Bound] = field(default_factory=dict)
+    tie_breakers: tuple[str, ...] = ()
 
     @classmethod
     def of_space(cls, tree: Mapping[str, Any]) -> "Objective":
         """The objective of a resolved space file."""
-        metrics = SearchObjective.model_validate(tree["objective"]).all
+        section = SearchObjective.model_validate(tree["objective"])
+        metrics = section.all
         bounds = {name: Bound.model_validate(bound) for name, bound in (tree.get("constraints") or {}).items()}
-        return cls(metrics, tuple(direction(metric) == "maximize" for metric in metrics), bounds)
+        upward = tuple(direction(metric) == "maximize" for metric in metrics)
+        return cls(metrics, upward, bounds, section.tie_breakers)
+
+    @property
+    def stressed(self) -> bool:
+        """Whether full trainings are also to be judged under stress."""
+        return any(name in STRESSED for name in self.tie_breakers)
+
+    @property
+    def judged(self) -> str:
+        """The metric by which films tell one training from another: the first, without stress if it is under stress."""
+        return STRESSED.get(self.metrics[0], self.metrics[0])
 
     @property
     def costs(self) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from cxr_core.config import TrainConfig
 from cxr_core.domains import Domain, read_domains
 from cxr_core.labels import Task
 from cxr_core.located_yaml import Located, Mistake, SpaceError, did_you_mean, write_yaml
+from cxr_core.metrics import OBJECTIVES
 from cxr_core.recipe import load_recipe
 from cxr_core.registry import Scalar
 from cxr_core.space_file import Aim, Section, read_header, read_space_file
@@ -114,6 +115,15 @@ class Header(Aim):
     @classmethod
     def _measured(cls, constraints: Mapping[str, Bound]) -> Mapping[str, Bound]:
         return check_constraints(constraints)
+
+    @model_validator(mode="after")
+    def _tie_breakers_fit(self) -> "Header":
+        single = [
+            name for name in self.objective.tie_breakers if name in OBJECTIVES and not OBJECTIVES[name].multilabel
+        ]
+        if self.task.kind == "multilabel" and single:
+            raise ValueError(f"{single[0]} is no tie-breaker for several labels: calling every film healthy is best")
+        return self
 
     @model_validator(mode="after")
     def _searcher_fits(self) -> "Header":

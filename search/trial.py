@@ -8,7 +8,7 @@ from cxr_core.registry import Scalar
 
 
 class Outcome(StrEnum):
-    """How a trial ended, or OPEN while it has not."""
+    """How a trial ended, or OPEN while it has not; REFIT is the end of a refit, which has reached no value."""
 
     OPEN = "open"
     FULL = "full"
@@ -17,6 +17,7 @@ class Outcome(StrEnum):
     INFEASIBLE = "infeasible"
     ERROR = "error"
     INFRASTRUCTURE = "infrastructure"
+    REFIT = "refit"
 
 
 FAILED = (Outcome.DIVERGED, Outcome.ERROR, Outcome.INFRASTRUCTURE)
@@ -65,9 +66,10 @@ class Decision:
 class Trial:
     """One configuration and all that happened to it.
 
-    baseline: the recipe's name, if it is one. repeats: the trial of which it is another seed. stages: how often its
-    schedule is run, each time at a higher fidelity. values: one for each objective, once it has been trained in full.
-    notes: what the searcher keeps with it.
+    baseline: the recipe's name, if it is one. repeats: the trial of which it is another seed. refit: the training
+    whose thresholds it takes over, if it learns from the validation films, too: nothing is known of it. stages: how
+    often its schedule is run, each time at a higher fidelity. values: one for each objective, once it has been trained
+    in full. notes: what the searcher keeps with it.
     """
 
     number: int
@@ -75,6 +77,7 @@ class Trial:
     seed: int
     baseline: str | None = None
     repeats: int | None = None
+    refit: int | None = None
     stages: int = 1
     epochs: tuple[EpochRecord, ...] = ()
     attempts: int = 0
@@ -118,6 +121,8 @@ class Trial:
     @property
     def name(self) -> str:
         """What to call the trial in tables: its number, and its recipe, or the trial it repeats."""
+        if self.refit is not None:
+            return f"{self.number} (refit of {self.repeats})"
         if self.repeats is not None:
             return f"{self.number} (as {self.repeats})"
         return f"{self.number} {self.baseline}" if self.baseline else str(self.number)

@@ -16,6 +16,7 @@ from ray import tune
 from cxr_core import memory
 from cxr_core.data import DataName, TrainingData, build_cache
 from cxr_core.data.policy import Aspect
+from cxr_core.metrics import STRESSED
 from search.full_disk import is_disk_full
 from search.kept_scores import save_scores, scores_path
 from search.leg import Leg
@@ -124,14 +125,18 @@ class LegTrainable(tune.Trainable):
         if self._epochs is None:
             config = self.leg.config
             data = _open_data(self.workplace, config.task.labels, config.image_size, self.leg.data_share)
+            data = data.with_validation() if self.leg.refit else data
             saved = Path(self.workplace.folder) / self.leg.checkpoint if self.leg.checkpoint else None
             self._training = Training(config, data, self.workplace.device, saved)
             self._epochs = self._training.epochs()
         epoch = next(self._epochs)
-        value = epoch.validation.metrics[self.workplace.metric]
-        if not math.isfinite(value):
-            raise Diverged(f"{self.workplace.metric} is {value} after epoch {epoch.index}")
-        done = self.leg.before + epoch.index
+        done, metric = self.leg.before + epoch.index, self.workplace.metric
+        if self.leg.refit:
+            return self._refit_epoch(epoch)
+        stressed = self._training.stressed() if done == self.leg.stressed or metric in STRESSED else {}
+        metrics = {**epoch.validation.metrics, **stressed}
+        if not math.isfinite(value := metrics[metric]):
+            raise Diverged(f"{metric} is {value} after epoch {epoch.index}")
         if done in self.leg.scored:
             self._folder.mkdir(exist_ok=True)
             path = scores_path(Path(self.workplace.folder), self.leg.trial, done)
@@ -140,12 +145,32 @@ class LegTrainable(tune.Trainable):
             epoch=done,
             value=value,
             train_loss=epoch.train_loss,
-            metrics=_defined({**epoch.validation.metrics, **self._latency()}),
+            metrics=_defined({**metrics, **self._latency()}),
             auroc=_defined(epoch.validation.auroc),
             films_per_second=epoch.films_per_second,
             seconds=epoch.seconds,
             peak_memory=epoch.peak_memory,
             checkpoint=self._save(done),
+            at=time.time(),
+        )
+        return {"epoch": record, "memory": memory.peak()}
+
+    def _refit_epoch(self, epoch: Any) -> dict[str, Any]:
+        """Of a refit no metric is told: it has learnt from the validation films, and they would flatter it."""
+        from cxr_core.checkpoint import load_checkpoint
+
+        assert self.leg.refit
+        self._training.thresholds = load_checkpoint(Path(self.workplace.folder) / self.leg.refit).thresholds
+        record = EpochRecord(
+            epoch=epoch.index,
+            value=math.nan,
+            train_loss=epoch.train_loss,
+            metrics={},
+            auroc={},
+            films_per_second=epoch.films_per_second,
+            seconds=epoch.seconds,
+            peak_memory=epoch.peak_memory,
+            checkpoint=self._save(epoch.index),
             at=time.time(),
         )
         return {"epoch": record, "memory": memory.peak()}

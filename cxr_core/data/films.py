@@ -103,6 +103,16 @@ class TrainingData:
         part = Films(train.images, train.rows[taken], train.targets[taken], train.table[taken].reset_index(drop=True))
         return replace(self, train=part)
 
+    def with_validation(self) -> "TrainingData":
+        """The same with the validation films among those for training, for a last training that nothing judges.
+
+        The validation split stays as it is; what is measured on it says nothing any more.
+        """
+        train, val = self.train, self.val
+        rows, targets = (np.concatenate(pair) for pair in ((train.rows, val.rows), (train.targets, val.targets)))
+        table = pd.concat([train.table, val.table], ignore_index=True)
+        return replace(self, train=Films(train.images, rows, targets, table))
+
     @property
     def image_size(self) -> int:
         """Side of the square films, in pixels."""

@@ -7,15 +7,23 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from search.finals import ensemble_words
 from search.finals.words import averaged, differs, opened, optimism, p_value, ranking, reached
 
 
-def finals_page(record: Mapping[str, Any], report: object) -> Group:
-    """A result as a person reads it; record: as `finalists.json` has it."""
-    return Group(*_page(record, report))
+def finals_page(
+    record: Mapping[str, Any], report: object, ensemble: Mapping[str, Any] | None = None, refit: str = ""
+) -> Group:
+    """A result as a person reads it.
+
+    record: as `finalists.json` has it, ensemble: as `ensemble.json`. refit: what can be said of it, if there is one.
+    """
+    return Group(*_page(record, report, ensemble, refit))
 
 
-def _page(record: Mapping[str, Any], report: object) -> Iterator[RenderableType]:
+def _page(
+    record: Mapping[str, Any], report: object, ensemble: Mapping[str, Any] | None, refit: str
+) -> Iterator[RenderableType]:
     metric = record["metric"]
     yield Text(f"\nfinalists by validation {metric}: mean over seeds ± their deviation [95 % interval over patients]")
     table = Table("trial", "model", box=None, pad_edge=False)
@@ -43,5 +51,10 @@ def _page(record: Mapping[str, Any], report: object) -> Iterator[RenderableType]
     for said in (ranking(record), averaged(record)):
         if said:
             yield Text(said)
+    if ensemble:
+        words = ensemble_words
+        yield Text("\n".join(["", *ensemble["sentences"], words.of_votes(ensemble), words.optimism(ensemble), ""]))
+    if refit:
+        yield Text(f"{refit}\n")
     yield Text(opened(record["openings"]))
     yield Text(f"report   {report}")

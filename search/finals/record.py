@@ -49,6 +49,7 @@ def describe(
         "metric": verdict.metric,
         "winner": verdict.winner,
         "delivered": _delivered(verdict, trainings[verdict.winner]),
+        "tie": verdict.tie,
         "sentence": verdict.sentence,
         "warnings": warnings,
         "finalists": [_finalist(verdict, trial_of[number], trainings[number]) for number in verdict.order],

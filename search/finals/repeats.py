@@ -9,8 +9,9 @@ from functools import partial
 from search.budget import Budget
 from search.checkpoints import Checkpoints
 from search.credibility import Credibility
+from search.finals.ties import with_ties_broken
 from search.leg import Leg
-from search.legs import Legs, Pause
+from search.legs import Compare, Legs, Pause
 from search.placement import Resources
 from search.priors import load_prior
 from search.proposer import Proposer
@@ -23,9 +24,10 @@ class NoFinalist(Exception):
     """No trial of a study can be a finalist; the message says why."""
 
 
-def choose(study: Study, top: int) -> list[Trial]:
+def choose(study: Study, top: int, compare: Compare | None = None) -> list[Trial]:
     """The best trials that may win, by the first objective, and every baseline that was trained in full.
 
+    compare: by it, trials that are not credibly worse than the best go by the tie-breakers, if the objective has some.
     Raises NoFinalist if there is none that may win.
     """
     sign = -1 if study.objective.maximize[0] else 1
@@ -33,7 +35,7 @@ def choose(study: Study, top: int) -> list[Trial]:
     if not best:
         within = " within the constraints" if study.objective.bounds else ""
         raise NoFinalist(f"{study.folder}: no trial was trained in full{within}; go on with search.run --resume")
-    chosen = best[:top]
+    chosen = (with_ties_broken(best, study.objective, compare) if compare else best)[:top]
     taken = {trial.number for trial in chosen}
     baselines = [t for t in study.trials() if t.baseline and t.outcome is Outcome.FULL and t.number not in taken]
     return [*chosen, *baselines]
@@ -41,15 +43,17 @@ def choose(study: Study, top: int) -> list[Trial]:
 
 def seeds_of(study: Study, finalist: int) -> list[Trial]:
     """A finalist and its repeats, whatever became of them."""
-    return [trial for trial in study.trials() if finalist in (trial.number, trial.repeats)]
+    alike = [trial for trial in study.trials() if finalist in (trial.number, trial.repeats)]
+    return [trial for trial in alike if trial.refit is None]
 
 
 def trainings_of(study: Study, finalist: int) -> list[Trial]:
     """The trainings of a finalist that can be evaluated: done in full, with the checkpoint at hand."""
-    return [trial for trial in seeds_of(study, finalist) if _is_kept(study, trial)]
+    return [trial for trial in seeds_of(study, finalist) if is_kept(study, trial)]
 
 
-def _is_kept(study: Study, trial: Trial) -> bool:
+def is_kept(study: Study, trial: Trial) -> bool:
+    """Whether a trial was trained in full and its checkpoint is at hand."""
     return trial.outcome is Outcome.FULL and (study.folder / trial.epochs[-1].checkpoint).is_file()
 
 
@@ -77,11 +81,14 @@ class Repeats(Legs):
             on_end=Checkpoints(study.folder, study, keep.best, keep.quota).sweep,
         )
         # What else was interrupted is the search's, and waits until it is resumed.
-        self._interrupted = deque(n for n in self._interrupted if study.trial(n).repeats in self.finalists)
+        self._interrupted = deque(n for n in self._interrupted if self._is_own(study.trial(n)))
+
+    def _is_own(self, trial: Trial) -> bool:
+        return trial.repeats in self.finalists and trial.refit is None
 
     def lacking(self) -> dict[int, int]:
         """Trainings that have yet to begin, by finalist."""
-        lost = lambda trial: trial.outcome is Outcome.FULL and not _is_kept(self.study, trial)  # noqa: E731
+        lost = lambda trial: trial.outcome is Outcome.FULL and not is_kept(self.study, trial)  # noqa: E731
         begun = {number: sum(not lost(t) for t in seeds_of(self.study, number)) for number in self.finalists}
         return {number: max(0, self.seeds - count) for number, count in begun.items()}
 

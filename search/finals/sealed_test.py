@@ -41,11 +41,17 @@ class SealedTest:
 
     @property
     def openings(self) -> list[dict[str, Any]]:
-        """Each opening, the first one first: `at` (Unix time), `reason`, `trials` evaluated, and the code's `version`,
-        `commit` and `changed`.
+        """Each opening, the first one first: `at` (Unix time), `reason`, `trials` evaluated, the `ensemble` that it was
+        for (each member and how often it is taken), and the code's `version`, `commit` and `changed`.
         """
         openings: list[dict[str, Any]] = self.study.facts.get("test_openings", [])
         return openings
+
+    @property
+    def ensemble(self) -> dict[int, int]:
+        """How often the latest ensemble that the split was opened for takes each of its members; empty without one."""
+        opened_for = [opening["ensemble"] for opening in self.openings if opening.get("ensemble")]
+        return dict(opened_for[-1]) if opened_for else {}
 
     def unopened(self, trainings: Iterable[Trial]) -> list[Trial]:
         """Those for which the split was never opened. What an opening that was killed left undone belongs to it."""
@@ -56,10 +62,18 @@ class SealedTest:
         """Those without kept scores on both splits."""
         return [t for t in trainings if not (self._path(t).exists() and self._validation_path(t).exists())]
 
-    def open(self, trainings: Iterable[Trial], reason: str) -> None:
+    def open(self, trainings: Iterable[Trial], reason: str, ensemble: Mapping[int, int] | None = None) -> None:
         """Enter an opening into the study; it counts from here, whatever happens next."""
         opening = {"at": time.time(), "reason": reason, "trials": [t.number for t in trainings], **code_version()}
-        self.study.note("test_openings", [*self.openings, opening])
+        members = [[number, count] for number, count in (ensemble or {}).items()]
+        self.study.note("test_openings", [*self.openings, {**opening, "ensemble": members}])
+
+    def validate(
+        self, trainings: Sequence[Trial], prepared: PreparedData, device: torch.device, stopped: Callable[[], bool]
+    ) -> None:
+        """Score trainings on the validation films alone, which are nobody's secret. Raises as `evaluate`."""
+        left = [trial for trial in trainings if not self._validation_path(trial).exists()]
+        self._score(left, [(_open_films(prepared, "val"), self._validation_path)], device, stopped)
 
     def evaluate(
         self, trainings: Sequence[Trial], prepared: PreparedData, device: torch.device, stopped: Callable[[], bool]
@@ -68,24 +82,39 @@ class SealedTest:
 
         Raises CheckpointError or DataError if a network or the films cannot be read, OSError.
         """
-        assert prepared.test_cache, "the data set has no test split"
-        labels = prepared.task.labels
-        films = prepared.films
-        validation = Films.open(prepared.cache, films[films["split"] == "val"], labels)
-        test = Films.open(prepared.test_cache, films[films["split"] == "test"], labels)
+        validation, test = _open_films(prepared, "val"), _open_films(prepared, "test")
         self.folder.mkdir(exist_ok=True)
         partial = self.folder / ".films.parquet.partial"
         with partial.open("wb") as file:
             test.table.to_parquet(file, index=False)
         partial.replace(self.folder / "films.parquet")
-        on_device = [Batches(part, device) for part in (validation, test)]
+        self._score(trainings, [(validation, self._validation_path), (test, self._path)], device, stopped)
+
+    def _score(
+        self,
+        trainings: Sequence[Trial],
+        parts: Sequence[tuple[Films, Callable[[Trial], Path]]],
+        device: torch.device,
+        stopped: Callable[[], bool],
+    ) -> None:
+        """Keep what each training makes of some films, where it is not kept yet."""
+        on_device = [(Batches(films, device), films.table["image"], path) for films, path in parts]
         for done, trial in enumerate(trainings, 1):
             if stopped():
                 return
-            on_validation, on_test = _score(self.study.folder / trial.epochs[-1].checkpoint, on_device, device)
-            save_scores(self._validation_path(trial), validation.table["image"], on_validation)
-            save_scores(self._path(trial), test.table["image"], on_test)
-            log.info("trial %s is evaluated on %s test films: %d of %d", trial.name, len(test), done, len(trainings))
+            checkpoint = load_checkpoint(self.study.folder / trial.epochs[-1].checkpoint)
+            model = checkpoint.build().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            normalise, mirror = checkpoint.normalise.to(device), checkpoint.config.mirrors
+            for batches, images, path in on_device:
+                if not path(trial).exists():
+                    save_scores(path(trial), images, predict(model, batches, normalise, mirror=mirror))
+            films = " and ".join(str(len(batches)) for batches, _, _ in on_device)
+            log.info("trial %s is evaluated on %s films: %d of %d", trial.name, films, done, len(trainings))
+
+    def validated(self, trainings: Mapping[int, Sequence[Trial]], labels: Sequence[str]) -> Scored:
+        """What trainings make of the validation films, from the kept scores."""
+        films = pd.read_parquet(self.study.folder / "films.parquet")
+        return _scored(films[films["split"] == "val"], self._validation_path, trainings, labels)
 
     def scored(self, trainings: Mapping[int, Sequence[Trial]], labels: Sequence[str]) -> tuple[Scored, Scored]:
         """What the trainings of each finalist make of the validation and test films, from the kept scores."""
@@ -110,12 +139,10 @@ class SealedTest:
         return scores_path(self.study.folder, trial.number, trial.epochs[-1].epoch)
 
 
-def _score(path: Path, parts: Sequence[Batches], device: torch.device) -> list[np.ndarray]:
-    """Probabilities of a saved network on each split, (N, C)."""
-    checkpoint = load_checkpoint(path)
-    model = checkpoint.build().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    normalise, mirror = checkpoint.normalise.to(device), checkpoint.config.mirrors
-    return [predict(model, films, normalise, mirror=mirror) for films in parts]
+def _open_films(prepared: PreparedData, part: str) -> Films:
+    cache = prepared.test_cache if part == "test" else prepared.cache
+    assert cache, "the data set has no test split"
+    return Films.open(cache, prepared.films[prepared.films["split"] == part], prepared.task.labels)
 
 
 def _scored(

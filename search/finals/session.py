@@ -2,7 +2,7 @@
 
 import logging
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,12 +11,16 @@ from typing import Any
 import torch
 
 from cxr_core.data import PreparedData
+from search.credibility import Credibility
 from search.driver import drained_on_signal, drive, stopped_early
 from search.films import prepare_again
+from search.finals.ensemble import candidates, choose_members, judge_ensemble
 from search.finals.explanation import explain_delivered
 from search.finals.record import describe, evaluated, read_record, write_record
+from search.finals.refit import Refit, refit_sentence
 from search.finals.repeats import NoFinalist, Repeats, broken, choose, trainings_of
 from search.finals.sealed_test import SealedTest
+from search.finals.ties import tie_breakers
 from search.finals.verdict import judge
 from search.full_disk import DISK, is_disk_full
 from search.hand_over.folder import HandedOver, hand_over
@@ -37,6 +41,7 @@ class Request:
     """What the command line asks for. top: trials by the objective. seeds: trainings of each. reopen: the reason.
 
     hand_over: whether the winner is made ready for other programs, which takes a minute.
+    refit: whether the winner is to be trained once more, on the validation films, too.
     """
 
     folder: Path
@@ -45,6 +50,7 @@ class Request:
     reopen: str | None
     resources: Resources
     hand_over: bool = True
+    refit: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,12 +58,15 @@ class Result:
     """How it ended. record: as `finalists.json`, None if a signal or a full disk came first, named in `stopped`.
 
     model: what is handed over.
+    ensemble: as `ensemble.json`. refit: what can be said of the winner's refit; empty without one.
     """
 
     record: dict[str, Any] | None
     report: Path | None
     stopped: str | None = None
     model: HandedOver | None = None
+    ensemble: dict[str, Any] | None = None
+    refit: str = ""
 
 
 def run_finals(request: Request) -> Result:
@@ -72,7 +81,8 @@ def run_finals(request: Request) -> Result:
         Study.repair(request.folder)
         finals = _Finals(request)
         finals.check_opening()
-        return finals.tell() if finals.is_done else finals.run()
+        result = finals.tell() if finals.is_done else finals.run()
+        return finals.refit(result.record) if request.refit and result.record else result
 
 
 class _Finals:
@@ -84,7 +94,9 @@ class _Finals:
         self.space: Space = load_space(request.folder / "space.yaml")
         self.sealed = SealedTest(self.study)
         self._after = ending(self.study, self.study.trials())
-        self.finalists = choose(self.study, request.top)
+        ties = self.study.objective.tie_breakers
+        compare = Credibility(self.study, self.space.task.labels) if ties else None
+        self.finalists = choose(self.study, request.top, compare)
         numbers = [trial.number for trial in self.finalists]
         self.repeats = Repeats(self.study, self.space, numbers, request.seeds, request.resources)
 
@@ -99,13 +111,20 @@ class _Finals:
         return [training for trainings in self.trainings.values() for training in trainings]
 
     @property
+    def _evaluated(self) -> list[Trial]:
+        """What is evaluated: the finalists' trainings, and what else the ensemble is made of."""
+        numbers = {training.number for training in self._all}
+        return [*self._all, *(self.study.trial(n) for n in self.sealed.ensemble if n not in numbers)]
+
+    @property
     def _device(self) -> torch.device:
         return torch.device("cuda" if self.request.resources.gpus and torch.cuda.is_available() else "cpu")
 
     @property
     def is_done(self) -> bool:
         """Whether nothing is left to train or to evaluate."""
-        return self.repeats.is_complete and not self.sealed.unopened(self._all) and not self.sealed.unscored(self._all)
+        opened = not self.sealed.unopened(self._all)
+        return self.repeats.is_complete and opened and not self.sealed.unscored(self._evaluated)
 
     def check_opening(self) -> None:
         """Raise StudyError if the test split would have to be opened again, and no reason is given."""
@@ -144,6 +163,21 @@ class _Finals:
                 raise
             return Result(None, None, DISK)
 
+    def refit(self, record: dict[str, Any]) -> Result:
+        """Train the winner on the validation films, too, unless that was done."""
+        winner, delivered = record["winner"], record["delivered"]
+        refit = Refit(self.study, self.space, winner, delivered, self.request.resources)
+        if not refit.is_complete:
+            check_disk(self.study.folder, self.space, 1)
+            log.info("refit: trial %d once more, on the validation films, too", winner)
+            try:
+                self._drive(refit, prepare_again(self.study, self.space))
+            except OSError as fault:
+                if not is_disk_full(fault):
+                    raise
+                refit.stop(DISK)
+        return Result(None, None, stopped_early(refit)) if refit.stopping else self.tell()
+
     def _train(self, prepared: PreparedData) -> None:
         lacking = self.repeats.lacking()
         log.info(
@@ -151,20 +185,38 @@ class _Finals:
             ", ".join(f"trial {trial.name}" for trial in self.finalists),
             sum(lacking.values()) + len(self.repeats.interrupted),
         )
+        self._drive(self.repeats, prepared)
+
+    def _drive(self, legs: Repeats, prepared: PreparedData) -> None:
         with start_writer(self.study.folder) as writer:
-            drive(self.study, self.repeats, prepared, self.request.resources, after=self._after)
-            self.study.note("seconds_used", self.repeats.budget.elapsed)
+            drive(self.study, legs, prepared, self.request.resources, after=self._after)
+            self.study.note("seconds_used", legs.budget.elapsed)
             if not writer.finish():
                 log.warning("MLflow is behind; later: python -m search.mlflow_sync %s", self.study.folder)
 
     def _evaluate(self, prepared: PreparedData) -> None:
-        trainings = self._all
-        if new := self.sealed.unopened(trainings):
-            self.sealed.open(new, self.request.reopen or "to evaluate the finalists")
-            log.info("the test split is opened (%d in all) for %d trainings", len(self.sealed.openings), len(new))
+        stopped = lambda: self.repeats.stopping is not None  # noqa: E731
         with drained_on_signal(self.repeats):
-            left = self.sealed.unscored(trainings)
-            self.sealed.evaluate(left, prepared, self._device, stopped=lambda: self.repeats.stopping is not None)
+            if self.sealed.unopened(self._all):
+                self._open(prepared, stopped)
+            if not stopped():
+                left = self.sealed.unscored(self._evaluated)
+                self.sealed.evaluate(left, prepared, self._device, stopped)
+
+    def _open(self, prepared: PreparedData, stopped: Callable[[], bool]) -> None:
+        """Choose the ensemble, and open the split for it and for the finalists: who is judged is settled before."""
+        trainings, metric = self._all, self.study.objective.judged
+        known = candidates(self.study)
+        self.sealed.validate(known, prepared, self._device, stopped)
+        if stopped():
+            return
+        scores = self.sealed.validated({trial.number: [trial] for trial in known}, self.space.task.labels)
+        members = choose_members(scores, metric)
+        log.info("ensemble: %d of %d networks, chosen on validation", len(members), len(known))
+        numbers = {training.number for training in trainings}
+        new = self.sealed.unopened([*trainings, *(self.study.trial(n) for n in members if n not in numbers)])
+        self.sealed.open(new, self.request.reopen or "to evaluate the finalists", members)
+        log.info("the test split is opened (%d in all) for %d trainings", len(self.sealed.openings), len(new))
 
     def tell(self) -> Result:
         """Compare what was evaluated, unless that was done, and write it down."""
@@ -174,9 +226,11 @@ class _Finals:
         trainings = self.trainings
         record = read_record(self.study.folder)
         openings = self.sealed.openings
-        if not record or evaluated(record) != _numbers(trainings) or record["openings"] != openings:
+        known = record and "delivered" in record and evaluated(record) == _numbers(trainings)
+        if not record or not known or record["openings"] != openings:
             record = self._compare(trainings)
             write_record(self.study.folder, record)
+        ensemble = judge_ensemble(self.study, self.sealed, self.space.task.labels, record, self._device)
         gather_evidence(self.study, record, self.space.task.labels)
         explain_delivered(self.study, self.space, record["delivered"], self._device)
         try:
@@ -185,14 +239,17 @@ class _Finals:
             report = write_report(self.study)
         if model:
             publish(self.study, model)
-        return Result(record, report, model=model)
+        refit = refit_sentence(self.study.trials(), record)
+        return Result(record, report, ensemble=ensemble, refit=refit, model=model)
 
     def _compare(self, trainings: Mapping[int, Sequence[Trial]]) -> dict[str, Any]:
         eligible = {trial.number for trial in self.study.eligible()}
         if not eligible & set(trainings):
             raise NoFinalist(f"{self.study.folder}: of no trial that may win a checkpoint is left; search again")
         validation, test = self.sealed.scored(trainings, self.space.task.labels)
-        verdict = judge(validation, test, self.study.objective.metrics[0], may_win=eligible)
+        objective = self.study.objective
+        breakers = tie_breakers(objective, trainings)
+        verdict = judge(validation, test, objective.judged, may_win=eligible, breakers=breakers)
         lost = broken(self.study, list(trainings))
         return describe(self.study.folder, verdict, self.finalists, trainings, lost, self.sealed.openings)
 

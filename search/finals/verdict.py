@@ -11,6 +11,7 @@ from scipy.stats import kendalltau, spearmanr, ttest_ind_from_stats
 
 from cxr_core.bootstrap import bootstrap, macro_samples, paired_difference, percentile_interval
 from cxr_core.metrics import EPOCH_METRICS, defined_labels, macro, per_label
+from search.finals.ties import TieBreaker, best_of, decision
 
 Array = NDArray[np.floating]
 
@@ -90,6 +91,7 @@ class Verdict:
     """What is known of the finalists after the test split was opened.
 
     order: finalists by their mean on validation, the best first. winner: the best that may win; never chosen by test.
+    tie: how a tie-breaker chose it among those that cannot be told from the best, empty if none did.
     gap: validation minus test of the winner, with the sign that makes optimism positive; low and high: its 95 %
     interval. spearman, kendall: of the means on validation and on test, NaN of fewer than three finalists.
     sentence: which differences on test are noise. warnings: why the choice may rest on chance.
@@ -107,15 +109,22 @@ class Verdict:
     kendall: float
     sentence: str
     warnings: tuple[str, ...]
+    tie: str = ""
 
 
 def judge(
-    validation: Scored, test: Scored, metric: str, may_win: Collection[int] | None = None, resamples: int = _RESAMPLES
+    validation: Scored,
+    test: Scored,
+    metric: str,
+    may_win: Collection[int] | None = None,
+    resamples: int = _RESAMPLES,
+    breakers: Sequence[TieBreaker] = (),
 ) -> Verdict:
     """Choose the winner on validation and say how sure that is.
 
-    may_win: finalists within the constraints; None is all. Raises ValueError if no finalist may win, or the splits are
-    not of the same finalists.
+    may_win: finalists within the constraints; None is all. breakers: decide among those of them whose difference from
+    the best on validation is within noise, of patients or of seeds. Raises ValueError if no finalist may win, or the
+    splits are not of the same finalists.
     """
     if set(validation.scores) != set(test.scores):
         raise ValueError("validation and test are not of the same finalists")
@@ -127,7 +136,7 @@ def judge(
     candidates = [number for number in order if may_win is None or number in may_win]
     if not candidates:
         raise ValueError("no finalist may win")
-    winner = candidates[0]
+    winner, tie = _chosen(candidates, on_validation, metric, breakers)
     standings = [on.standing(winner) for on in (on_validation, on_test)]
     gaps = sign * (on_validation.of(winner) - on_test.of(winner))
     interval = percentile_interval(gaps)
@@ -144,8 +153,23 @@ def judge(
         spearman=spearman,
         kendall=kendall,
         sentence=_sentence(winner, standings[1], sign),
-        warnings=tuple(_warnings(metric, winner, standings[0])),
+        warnings=tuple(_warnings(metric, winner, standings[0], tie)),
+        tie=tie,
     )
+
+
+def _chosen(
+    candidates: Sequence[int], validation: "_Resampled", metric: str, breakers: Sequence[TieBreaker]
+) -> tuple[int, str]:
+    """The winner, and how a tie-breaker chose it, if one did; candidates: the best on validation first."""
+    leader = candidates[0]
+    differences = validation.standing(leader).differences if breakers else {}
+    always = any(breaker.always for breaker in breakers)
+    tied = [n for n in candidates if n == leader or (breakers and (always or differences[n].is_noise))]
+    if len(tied) == 1:
+        return leader, ""
+    winner = best_of(tied, breakers)
+    return winner, decision(metric, winner, leader, tied, breakers)
 
 
 class _Resampled:
@@ -270,9 +294,9 @@ def _are(numbers: Sequence[int]) -> str:
     return "is" if len(numbers) == 1 else "are"
 
 
-def _warnings(metric: str, winner: int, validation: Standing) -> list[str]:
-    said = []
-    if alike := [number for number, difference in validation.differences.items() if difference.is_noise]:
+def _warnings(metric: str, winner: int, validation: Standing, tie: str) -> list[str]:
+    said = [tie] if tie else []
+    if not tie and (alike := [number for number, difference in validation.differences.items() if difference.is_noise]):
         said.append(
             f"On validation the winner, trial {winner}, cannot be told from {_named(alike)}: which of them is called "
             "the winner is left to chance."

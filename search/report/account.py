@@ -85,6 +85,6 @@ def spreads(trials: list[Trial]) -> list[Spread]:
     """The configurations that were trained with several seeds, in order of their first trial."""
     repeats: dict[int, list[Trial]] = {}
     for trial in trials:
-        if trial.repeats is not None:
+        if trial.repeats is not None and trial.refit is None:
             repeats.setdefault(trial.repeats, []).append(trial)
     return [Spread(trials[origin], tuple(group)) for origin, group in sorted(repeats.items())]

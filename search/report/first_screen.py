@@ -48,7 +48,8 @@ def _of_finals(reading: Reading, record: Mapping[str, Any]) -> list[str]:
     if leader and leader.number != reading.best.number:
         value = f"validation {reading.metric} {leader.value:.4f} in one training"
         known = leader.number in [row["trial"] for row in record["finalists"]]
-        why = "other seeds put it behind" if known else "it came after the finals; search.finalize compares it"
+        behind = "a tie-breaker put another one first" if record.get("tie") else "other seeds put it behind"
+        why = behind if known else "it came after the finals; search.finalize compares it"
         said.append(f"Best of the search was trial {title(leader)}, {value}: {why}.")
     if reading.evidence:
         said += [evidence_words.delivered(reading.evidence), evidence_words.shortcut(reading.evidence)]

@@ -52,6 +52,11 @@ class Reading:
         return self.study.objective.broken(trial.epochs[-1].metrics)
 
     @property
+    def drawn(self) -> list[Trial]:
+        """The trials that figures and tables show: all but refits, which have no value."""
+        return [trial for trial in self.trials if trial.refit is None]
+
+    @property
     def is_trained(self) -> bool:
         """Whether any trial has finished an epoch."""
         return any(trial.epochs for trial in self.trials)

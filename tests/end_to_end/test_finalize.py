@@ -4,10 +4,14 @@ import json
 import shutil
 import signal
 import sys
+from html import escape
 
+import pandas as pd
 import psutil
 import pytest
 
+from cxr_core.checkpoint import load_checkpoint
+from cxr_core.data import DataName
 from search.overview import Overview
 from search.trial import Outcome
 from tests.end_to_end.conftest import Search, finish
@@ -124,7 +128,8 @@ def test_the_training_that_is_handed_over_is_the_winners_best_on_validation(fina
 def test_the_test_split_was_opened_once_after_every_repeat(searched, finalized):
     (opening,) = searched.study.facts["test_openings"]
     trained = {trial["trial"] for row in finalized[2]["finalists"] for trial in row["trainings"]}
-    assert set(opening["trials"]) == trained
+    members = {member["trial"] for member in finalized[2]["ensemble"]["members"]}
+    assert set(opening["trials"]) == trained | members
     assert opening["at"] > max(trial.epochs[-1].at for trial in searched.repeats)
 
 
@@ -147,6 +152,43 @@ def test_the_search_has_ended_as_it_had_before_its_finals(searched, finalized):
 
 def test_mlflow_has_the_repeats(searched, finalized):
     assert_mlflow_agrees(searched, searched.study.facts["mlflow"])
+
+
+def test_an_ensemble_is_chosen_on_validation_and_judged_in_the_same_opening(searched, finalized):
+    ensemble, study = finalized[2]["ensemble"], searched.study
+    (opening,) = study.facts["test_openings"]
+    assert [[number, count] for number, count in ensemble["basis"]["members"]] == opening["ensemble"]
+    values = [member["validation"] for member in ensemble["members"]]
+    assert values == pytest.approx([study.trial(member["trial"]).value for member in ensemble["members"]], abs=1e-6)
+    assert ensemble["validation"]["value"] >= max(trial.value for trial in study.trials()) - 1e-6
+    gain = ensemble["gain"]["test"]["delivered"]
+    assert gain["low"] <= gain["value"] <= gain["high"]
+    page = (searched.folder / "studies" / "quick" / "report.html").read_text()
+    assert escape(ensemble["sentences"][0], quote=False) in page
+
+
+def test_a_refit_learns_from_the_validation_films_and_nothing_else_changes(searched, finalized):
+    """By what the normalisation took from its films: their mean grey level."""
+    record = finalized[2]
+    for _ in range(2):
+        code, out, err = finish(searched.finalize("--seeds", "2", "--refit", "--json"))
+        assert code == 0, err
+    study, told = searched.study, json.loads(out)
+    (refit,) = [trial for trial in study.trials() if trial.refit is not None]
+    assert refit.outcome is Outcome.REFIT
+    assert refit.flat == study.trial(record["winner"]).flat
+    saved, delivered = (
+        load_checkpoint(study.folder / study.trial(number).epochs[-1].checkpoint)
+        for number in (refit.number, record["delivered"])
+    )
+    assert saved.thresholds == delivered.thresholds
+    films, source = pd.read_parquet(study.folder / "films.parquet"), DataName.parse(study.facts["data"]).open()
+    levels = films["image"].map(lambda image: source.read(image).mean() / 255)
+    assert float(delivered.normalise.offset) == pytest.approx(levels[films["split"] == "train"].mean(), abs=1e-6)
+    assert float(saved.normalise.offset) == pytest.approx(levels.mean(), abs=1e-6)
+    assert saved.normalise.offset != delivered.normalise.offset
+    assert f"Trial {refit.number} is the winner" in told.pop("refit")
+    assert told == {key: record[key] for key in told}
 
 
 def test_sigterm_drains_the_finals_and_the_same_command_goes_on(copied):

@@ -20,6 +20,19 @@ def study(tmp_path, make_space, monkeypatch):
 
 
 @pytest.fixture
+def study_of(tmp_path, make_space, monkeypatch):
+    """The same with what a test sets in the space."""
+
+    def make(*overrides):
+        monkeypatch.setenv("CXR_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr("cxr_core.console.show_log", lambda *packages: None)
+        monkeypatch.chdir(tmp_path)
+        return new_study(tmp_path, make_space(SPACE, *overrides))
+
+    return make
+
+
+@pytest.fixture
 def finalize(capsys):
     """Exit code, standard output and standard error of a command line."""
 
@@ -92,6 +105,8 @@ def test_the_result_is_told_again_without_opening_the_split_again(study, finaliz
     told = json.loads(out)
     assert told.pop("report") == str(study.folder / "report.html")
     assert told.pop("model") is None
+    assert told.pop("ensemble") == json.loads((study.folder / "ensemble.json").read_text())
+    assert told.pop("refit") == ""
     assert told == json.loads((study.folder / "finalists.json").read_text())
     assert {row["trial"] for row in told["finalists"]} == {0, 1}
     assert told["openings"] == [opening]
@@ -158,3 +173,45 @@ def test_a_person_is_shown_each_finalist_and_what_their_difference_means(study, 
     assert record["sentence"] in out
     assert "The test split was opened once." in out
     assert "Optimism gap of the winner" in out
+
+
+def test_a_search_by_log_loss_ends_with_the_least_of_it(study_of, finalize):
+    study = study_of("objective={metric: log_loss, direction: minimize}")
+    trials = [train(study, seed) for seed in range(3)]
+    code, out, err = finalize("sealed", "--seeds", 1, "--top", 2, "--json")
+    assert code == DONE, err
+    told = json.loads(out)
+    losses = {trial.number: trial.epochs[-1].metrics["log_loss"] for trial in trials}
+    best = sorted(losses, key=losses.get)
+    assert [row["trial"] for row in told["finalists"]] == best[:2]
+    assert told["winner"] == told["delivered"] == best[0]
+    assert told["finalists"][0]["validation"]["mean"] == pytest.approx(losses[best[0]], abs=1e-5)
+    assert told["ensemble"]["validation"]["value"] <= losses[best[0]] + 1e-6
+    gain = told["ensemble"]["gain"]["validation"]["delivered"]
+    assert gain["value"] == pytest.approx(losses[best[0]] - told["ensemble"]["validation"]["value"], abs=1e-5)
+
+
+def test_tie_breakers_choose_finalists_and_winner_among_those_within_noise(study_of, finalize):
+    study = study_of("objective.tie_breakers=[stressed_auroc_macro]")
+    trials = [train(study, seed) for seed in range(4)]
+    code, out, err = finalize("sealed", "--seeds", 1, "--top", 2, "--json")
+    assert code == DONE, err
+    told = json.loads(out)
+    stressed = {trial.number: trial.epochs[-1].metrics["stressed_auroc_macro"] for trial in trials}
+    finalists = {row["trial"] for row in told["finalists"]}
+    assert told["winner"] == max(finalists, key=stressed.get)
+    assert "the tie-breaker stressed_auroc_macro decides" in told["tie"]
+    page = (study.folder / "report.html").read_text()
+    assert f"Chosen by a tie-breaker among 2 finalists on validation: trial {told['winner']}" in page
+
+
+def test_a_search_under_stress_ends_with_who_stands_it_best(study_of, finalize):
+    study = study_of("objective={metric: stressed_auroc_macro}")
+    trials = [train(study, seed) for seed in range(3)]
+    code, out, err = finalize("sealed", "--seeds", 1, "--json")
+    assert code == DONE, err
+    told = json.loads(out)
+    stressed = {trial.number: trial.epochs[-1].metrics["stressed_auroc_macro"] for trial in trials}
+    assert told["winner"] == max(stressed, key=stressed.get)
+    assert told["metric"] == "auroc_macro"
+    assert told["tie"].startswith("The search improved stressed_auroc_macro, which chooses")

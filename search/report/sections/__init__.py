@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from search.report.reading import Reading
-from search.report.sections import evidence, explanation, finals, hand_over, search, study
+from search.report.sections import ensemble, evidence, explanation, finals, hand_over, search, study
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,8 @@ GROUPS: dict[str, tuple[Section, ...]] = {
     "What was found": (
         Section("winner", "Winner", finals.winner),
         Section("finalists", "Finalists", finals.finalists),
+        Section("ensemble", "Ensemble", ensemble.ensemble),
+        Section("refit", "Refit", ensemble.refit),
         Section("model", "Hand-over", hand_over.model),
     ),
     "How good it is": (

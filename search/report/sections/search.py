@@ -18,7 +18,7 @@ def leaderboard(reading: Reading) -> dict[str, Any]:
 
 def ranking(reading: Reading) -> list[Trial]:
     """All trials in the order of the leaderboard."""
-    others = [trial for trial in reading.trials if trial.outcome is not Outcome.FULL]
+    others = [trial for trial in reading.drawn if trial.outcome is not Outcome.FULL]
     others.sort(key=lambda trial: (-_rungs_reached(reading, trial), reading.order(trial)))
     return [*reading.full, *others]
 
@@ -64,7 +64,7 @@ def constraints(reading: Reading) -> dict[str, Any] | None:
 
 def curves(reading: Reading) -> dict[str, Any]:
     """The objective epoch by epoch, and the winner's losses."""
-    trials, best = reading.trials, reading.best
+    trials, best = reading.drawn, reading.best
     drawn = figures.learning_curves(trials, best, reading.rungs, reading.metric) if reading.is_trained else None
     return {"figure": drawn and draw(drawn), "losses": best and draw(figures.losses(best))}
 
@@ -74,7 +74,7 @@ def history(reading: Reading) -> dict[str, Any]:
     if not reading.is_trained:
         return {"figure": None}
     maximize = reading.study.objective.maximize[0]
-    return {"figure": draw(figures.history(reading.trials, reading.best, reading.metric, maximize))}
+    return {"figure": draw(figures.history(reading.drawn, reading.best, reading.metric, maximize))}
 
 
 def importance(reading: Reading) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def families(reading: Reading) -> dict[str, Any]:
     """Architecture family against the objective."""
     if not reading.is_trained:
         return {"figure": None}
-    return {"figure": draw(figures.families(reading.trials, reading.rungs, reading.metric, bool(reading.stages)))}
+    return {"figure": draw(figures.families(reading.drawn, reading.rungs, reading.metric, bool(reading.stages)))}
 
 
 def _compared(reading: Reading) -> dict[str, Any]:

@@ -165,3 +165,17 @@ def test_a_share_of_the_films_is_of_whole_patients_and_within_every_larger_share
     # 200 patients, each in with probability 1/4: a binomial deviate of four standard deviations has odds of 1 in 16,000
     assert abs(small.table["patient"].nunique() - 50) < 4 * (200 * 0.25 * 0.75) ** 0.5
     assert [f"film{row}" for row in small.rows] == small.table["image"].tolist()
+
+
+def test_a_last_training_may_learn_from_the_validation_films_too(cache: Path, table: pd.DataFrame) -> None:
+    data = TrainingData.open(cache, table, LABELS)
+    together = data.with_validation()
+    assert sorted(together.train.table["image"]) == sorted([*data.train.table["image"], *data.val.table["image"]])
+    for place, image in enumerate(together.train.table["image"]):
+        assert np.array_equal(together.train.pixels(np.array([place]))[0], Ten.images[int(Path(image).stem)])
+    assert np.array_equal(together.counts, data.counts + [np.nansum(t, axis=0) for t in _classes(data.val.targets)])
+    assert together.val is data.val
+
+
+def _classes(targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return targets, 1 - targets
