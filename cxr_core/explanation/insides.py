@@ -25,16 +25,15 @@ def first_filters(model: nn.Module) -> tuple[str, np.ndarray] | None:
 
 
 def draw_filters(path: Path, name: str, filters: np.ndarray) -> None:
-    """Draw the first filters, each by its own scale: blue darkens, red brightens, white is zero."""
+    """Draw the first filters, each by its own scale: red above zero, blue below, white zero."""
     shown = filters[:_MOST_FILTERS]
     columns = min(16, len(shown))
     rows = -(-len(shown) // columns)
     figure = Figure(figsize=(max(5.0, 0.55 * columns), 0.4 + 0.55 * rows), layout="constrained")
     which = f"{len(shown)} of {len(filters)}" if len(shown) < len(filters) else f"{len(filters)}"
     size = " x ".join(map(str, filters.shape[1:]))
-    figure.suptitle(
-        f"Filters of the first layer, {name}: {which}, {size} px", fontsize=10, color=INK, x=0.01, ha="left"
-    )
+    title = f"Filters of the first layer ({name}): {which} of {size} px; red above zero, blue below"
+    figure.suptitle(title, fontsize=10, color=INK, x=0.01, ha="left")
     for place, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
         axes.set_axis_off()
         if place < len(shown):

@@ -46,9 +46,11 @@ def explain_delivered(study: Study, space: Space, delivered: int, device: torch.
         assert prepared.test_cache, "the finals have opened the test split"
         rows = prepared.films[prepared.films["split"] == "test"]
         films = Films.open(prepared.test_cache, rows, space.task.labels)
-        scores = read_scores(study.folder / "test" / f"scores-{delivered:05d}.npz").loc[films.table["image"]]
+        scores, images = read_scores(study.folder / "test" / f"scores-{delivered:05d}.npz"), films.table["image"]
+        if not images.isin(scores.index).all():
+            raise DataError("the test films are not those that it was evaluated on")
         split = SplitFilms(str(prepared.name), "test", films, prepared.name.open())
-        wanted = Wanted(probabilities=scores.to_numpy())
+        wanted = Wanted(probabilities=scores.loc[images].to_numpy())
         log.info("explaining trial %s, which is handed over, on test films", study.trial(delivered).name)
         explain(predictor, split, explanation_folder(study.folder), wanted, training=delivered)
     except (CheckpointError, PreflightError, DataError, NoFeatureMap, OSError) as fault:
