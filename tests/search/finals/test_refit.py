@@ -4,7 +4,7 @@ import dataclasses
 import math
 
 import pytest
-from search.account import spreads
+from search.report.account import spreads
 
 from search.checkpoints import Checkpoints
 from search.finals.ensemble import candidates
