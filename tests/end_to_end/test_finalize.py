@@ -150,7 +150,7 @@ def test_mlflow_has_the_repeats(searched, finalized):
 
 
 def test_sigterm_drains_the_finals_and_the_same_command_goes_on(copied):
-    process = copied.finalize("--seeds", "2")
+    process = copied.finalize("--seeds", "2", "--no-model")
     try:
         copied.wait_for_a_new_epoch(process)
         process.send_signal(signal.SIGTERM)
@@ -158,7 +158,7 @@ def test_sigterm_drains_the_finals_and_the_same_command_goes_on(copied):
         assert code == 5, err
         assert "stopped by SIGTERM. Nothing is lost; the same command goes on" in err
         assert "test_openings" not in copied.study.facts
-        process = copied.finalize("--seeds", "2")
+        process = copied.finalize("--seeds", "2", "--no-model")
         code, out, err = finish(process)
     finally:
         end(process)
