@@ -192,7 +192,7 @@ def test_a_refit_learns_from_the_validation_films_and_nothing_else_changes(searc
 
 
 def test_sigterm_drains_the_finals_and_the_same_command_goes_on(copied):
-    process = copied.finalize("--seeds", "2")
+    process = copied.finalize("--seeds", "2", "--no-model")
     try:
         copied.wait_for_a_new_epoch(process)
         process.send_signal(signal.SIGTERM)
@@ -200,7 +200,7 @@ def test_sigterm_drains_the_finals_and_the_same_command_goes_on(copied):
         assert code == 5, err
         assert "stopped by SIGTERM. Nothing is lost; the same command goes on" in err
         assert "test_openings" not in copied.study.facts
-        process = copied.finalize("--seeds", "2")
+        process = copied.finalize("--seeds", "2", "--no-model")
         code, out, err = finish(process)
     finally:
         end(process)
