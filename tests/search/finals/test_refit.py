@@ -4,7 +4,6 @@ import dataclasses
 import math
 
 import pytest
-from search.report.account import spreads
 
 from search.checkpoints import Checkpoints
 from search.finals.ensemble import candidates
@@ -13,6 +12,7 @@ from search.finals.repeats import Repeats, choose, seeds_of, trainings_of
 from search.legs import Pause
 from search.placement import Resources
 from search.report import write_report
+from search.report.account import spreads
 from search.study import Study
 from search.trial import Outcome
 from tests.search.conftest import SPACE, epoch_record
