@@ -26,12 +26,20 @@ def prepare_films(space: Space, name: DataName, seed: int) -> PreparedData:
 
 
 def prepare_again(study: Study, space: Space, data: str | None = None) -> PreparedData:
-    """The films that a study began with; data: where they lie now. Raises PreflightError if they are not the same."""
-    facts = study.facts
-    prepared = prepare_films(space, parse_data_name(data or facts["data"]), facts["seed"])
-    if prepared.facts["split_hash"] != facts["split_hash"]:
+    """The films that a study began with, and what they are; data: where they lie now. Raises PreflightError."""
+    return _same(study, prepare_films(space, parse_data_name(data or study.facts["data"]), study.facts["seed"]))
+
+
+def read_again(study: Study, space: Space) -> PreparedData:
+    """The films that a study began with, without a word. Raises PreflightError if they are not the same."""
+    name, policy = parse_data_name(study.facts["data"]), space.header.data.policy
+    return _same(study, prepare_data(name, policy, space.task, study.facts["seed"]))
+
+
+def _same(study: Study, prepared: PreparedData) -> PreparedData:
+    if prepared.facts["split_hash"] != study.facts["split_hash"]:
         raise PreflightError(
-            f"{study.folder}: the films or their split are not the ones this study began with ({facts['data']}); "
+            f"{study.folder}: the films or their split are not the ones this study began with ({study.facts['data']}); "
             "restore them, or start another study with --study NAME"
         )
     return prepared

@@ -41,6 +41,8 @@ def _gained(gain: Mapping[str, Any]) -> str:
     value, low, high = (in_words(gain[key], signed=True) for key in ("value", "low", "high"))
     if gain["value"] is None:
         return "an amount that is undefined"
+    if gain["is_noise"] and (gain["low"] > 0 or gain["high"] < 0):
+        return f"{value} [{low}, {high}], which corrected for both comparisons is within noise"
     if gain["is_noise"]:
         return f"{value} [{low}, {high}], which is within noise: other patients may well undo it"
     return f"{value} [{low}, {high}], which is more than noise of the patients"

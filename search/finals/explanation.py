@@ -10,7 +10,7 @@ import torch
 from cxr_core.checkpoint import CheckpointError
 from cxr_core.data import DataError, Films
 from cxr_core.predict import Predictor
-from search.films import prepare_again
+from search.films import read_again
 from search.kept_scores import read_scores
 from search.preflight import PreflightError
 from search.space import Space
@@ -42,7 +42,7 @@ def explain_delivered(study: Study, space: Space, delivered: int, device: torch.
 
     try:
         predictor = Predictor.load(study.folder / study.trial(delivered).epochs[-1].checkpoint, device)
-        prepared = prepare_again(study, space)
+        prepared = read_again(study, space)
         assert prepared.test_cache, "the finals have opened the test split"
         rows = prepared.films[prepared.films["split"] == "test"]
         films = Films.open(prepared.test_cache, rows, space.task.labels)

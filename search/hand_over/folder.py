@@ -155,13 +155,10 @@ def _validation_films(study: Study) -> Any:
     import numpy as np
 
     from cxr_core.data import Films
-    from search.preflight import PreflightError, parse_data_name, prepare_data
+    from search.films import read_again
     from search.space import load_space
 
-    facts, space = study.facts, load_space(study.folder / "space.yaml")
-    prepared = prepare_data(parse_data_name(facts["data"]), space.header.data.policy, space.task, facts["seed"])
-    if prepared.facts["split_hash"] != facts["split_hash"]:
-        raise PreflightError(f"{facts['data']} holds other films than the study's")
+    prepared = read_again(study, load_space(study.folder / "space.yaml"))
     table = prepared.films[prepared.films["split"] == "val"]
     films = Films.open(prepared.cache, table, prepared.task.labels)
     return films.pixels(np.unique(np.linspace(0, len(films) - 1, min(_FILMS, len(films))).astype(int)))
