@@ -1,18 +1,23 @@
 """The evidence's figures in words, for the report."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 
 def in_words(told: Mapping[str, Any], signed: bool = False, digits: int = 3) -> str:
     """A value and its interval, such as `0.912 [0.880, 0.941]`, or why there is none."""
-    if told["value"] is None:
+    if _is_unknown(told["value"]):
         return f"undefined ({told['why']})" if "why" in told else "undefined"
     value = f"{told['value']:{'+' if signed else ''}.{digits}f}"
-    if told["low"] is None:
+    if _is_unknown(told["low"]):
         return f"{value} ({told['why']})" if "why" in told else value
     low, high = (f"{told[end]:{'+' if signed else ''}.{digits}f}" for end in ("low", "high"))
     return f"{value} [{low}, {high}]"
+
+
+def _is_unknown(value: float | None) -> bool:
+    return value is None or math.isnan(value)
 
 
 def delivered(evidence: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from jinja2 import Environment, StrictUndefined
 from cxr_core.checkpoint import Checkpoint, load_checkpoint
 from cxr_core.predict import DEFAULT_RULE, DISCLAIMER
 from search.durations import format_duration
+from search.evidence.split import Split
 from search.finals import words
 from search.finals.sealed_test import SealedTest
 from search.hand_over.judged import METRICS, rows
@@ -38,7 +39,7 @@ def _content(
     facts, trial, config = study.facts, study.trial(record["delivered"]), checkpoint.config
     labels, rule = config.task.labels, np.array(checkpoint.thresholds[DEFAULT_RULE], np.float64)
     parts = [part for part in ("train", "val", "test") if part in facts["films"]]
-    validation, test = SealedTest(study).scored({record["winner"]: [trial]}, labels)
+    validation, test = (Split(films, scores, labels) for films, scores in SealedTest(study).told_of(trial))
     return {
         "name": study.name,
         "disclaimer": DISCLAIMER,
@@ -67,8 +68,8 @@ def _content(
         "versions": {**facts["versions"], **checkpoint.versions},
         "statement": statement(facts["data"], labels),
         "splits": [
-            ("Validation", _VALIDATION, list(rows(validation, labels, rule))),
-            ("Test", _TEST, list(rows(test, labels, rule))),
+            ("Validation", _VALIDATION, list(rows(validation, rule))),
+            ("Test", _TEST, list(rows(test, rule))),
         ],
         "columns": list(METRICS.values()),
         "thresholds": list(_thresholds(checkpoint)),

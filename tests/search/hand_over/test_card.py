@@ -9,7 +9,7 @@ import pytest
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
 from cxr_core.checkpoint import load_checkpoint
-from search.finals.verdict import Scored
+from search.evidence.split import Split
 from search.hand_over.judged import METRICS, rows
 from search.hand_over.statements import statement
 from search.kept_scores import read_scores
@@ -69,11 +69,14 @@ def test_the_metrics_are_those_that_scikit_learn_counts(finals, card):
     on_test = cells(card.partition("### Test")[2], "Pneumonia")[0]
     assert on_test[0] == f"{int(truth.sum())} of 80"
     for cell, value in zip(on_test[1:], expected, strict=True):
-        told, low, high = (float(number) for number in re.fullmatch(r"(\S+) \[(\S+), (\S+)\]", cell).groups())
-        assert told == pytest.approx(value, abs=5.1e-4)
-        assert low <= told <= high
-        assert high - low < 0.5
-        assert low < high or told == 1  # what is perfect in all films is so in every resample
+        told, interval = re.fullmatch(r"(\S+) (.+)", cell).groups()
+        assert float(told) == pytest.approx(value, abs=5.1e-4)
+        if interval == "(the same in all resamples)":  # what is perfect in all films is so in every resample
+            assert float(told) == 1
+            continue
+        low, high = (float(number) for number in re.fullmatch(r"\[(\S+), (\S+)\]", interval).groups())
+        assert low <= float(told) <= high
+        assert 0 < high - low < 0.5
 
 
 def test_the_threshold_of_each_rule_is_the_checkpoints(finals, card):
@@ -133,30 +136,33 @@ def test_each_reader_has_a_statement():
     assert all(statement(f"{kind}:x", ("Mass",)) for kind in readers)
 
 
-def split(targets, scores):
-    targets, scores = np.array(targets, np.float64), np.array(scores, np.float64)
-    return Scored(targets, np.arange(len(targets)), {0: scores[None]})
+def split(targets, scores, labels, times=1):
+    """Each film so often, of other patients."""
+    films = pd.DataFrame(np.repeat(np.array(targets, np.float64), times, axis=0), columns=labels)
+    films["patient"] = np.arange(len(films))
+    return Split(films, np.repeat(np.array(scores, np.float64), times, axis=0), labels)
 
 
 def test_an_undefined_metric_is_told_with_its_reason():
     nan = float("nan")
     targets = [[1, 0, 1, nan, 1], [0, 0, 1, nan, 0], [1, 0, 1, nan, 1], [0, 0, 1, nan, 0]]
     scores = [[0.9] * 5, [0.1] * 5, [0.8] * 5, [0.3] * 5]
-    labels = ("Mass", "Hernia", "Edema", "Nodule", "Fibrosis")
+    films = split(targets, scores, ("Mass", "Hernia", "Edema", "Nodule", "Fibrosis"), times=5)
     told = {
         row[0]: dict(zip(("films", *METRICS), row[1:], strict=True))
-        for row in rows(split(targets, scores), labels, np.array([0.5, 0.5, 0.5, 0.5, nan]))
+        for row in rows(films, np.array([0.5, 0.5, 0.5, 0.5, nan]))
     }
-    assert told["Mass"]["auroc_macro"] == "1.000 [1.000, 1.000]"
-    assert told["Hernia"]["auroc_macro"] == told["Hernia"]["sensitivity"] == "undefined: no film has it"
+    assert told["Mass"]["auroc_macro"] == "1.000 (the same in all resamples)"
+    assert told["Hernia"]["auroc_macro"] == told["Hernia"]["sensitivity"] == "undefined (no film has it)"
     assert told["Hernia"]["specificity"].startswith("0.500 [")
-    assert told["Edema"]["auroc_macro"] == told["Edema"]["specificity"] == "undefined: every film has it"
-    assert told["Nodule"]["brier"] == "undefined: no film is labelled"
-    assert told["Fibrosis"]["sensitivity"] == "undefined: no threshold could be fitted"
+    assert told["Edema"]["auroc_macro"] == told["Edema"]["specificity"] == "undefined (every film has it)"
+    assert told["Nodule"]["brier"] == "undefined (no film is labelled)"
+    assert told["Fibrosis"]["sensitivity"] == "undefined (no threshold could be fitted on validation)"
     assert told["Fibrosis"]["auroc_macro"].startswith("1.000")
-    assert told["mean"]["auroc_macro"] == "1.000 [1.000, 1.000] over 2 of 5"
-    assert (told["Hernia"]["films"], told["Nodule"]["films"]) == ("0 of 4", "0 of 0")
+    assert told["mean"]["auroc_macro"] == "1.000 over 2 of 5"
+    assert (told["Hernia"]["films"], told["Nodule"]["films"]) == ("0 of 20", "0 of 0")
 
 
 def test_a_split_of_one_finding_has_no_row_of_means():
-    assert [row[0] for row in rows(split([[1], [0]], [[0.9], [0.1]]), ("Mass",), np.array([0.5]))] == ["Mass"]
+    films = split([[1], [0]], [[0.9], [0.1]], ("Mass",))
+    assert [row[0] for row in rows(films, np.array([0.5]))] == ["Mass"]
