@@ -6,24 +6,18 @@ can be rebuilt at any time from the study alone. The study's journal is the spoo
 
 import logging
 import math
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import search.mlflow_settings  # noqa: F401 - before mlflow
 from search.mlflow_notes import fit, study_note, title, trial_note
 from search.study import Study
 from search.tally import Standing, Tally, end_of
 from search.trial import EpochRecord, Outcome, Trial
 
 log = logging.getLogger(__name__)
-
-# Before mlflow is imported: a dead server is found out in seconds, and asked again later.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 _STATUS = {Outcome.FULL: "FINISHED", Outcome.REFIT: "FINISHED", Outcome.PRUNED: "KILLED", Outcome.OPEN: "RUNNING"}
 """MLflow's status of a trial's outcome; every other one is FAILED."""

@@ -23,6 +23,8 @@ os.environ.update(
 )
 # Ray's workers step back by 15, as if training were the lesser work of this machine. `nice` on the command still holds.
 os.environ.setdefault("RAY_worker_niceness", "0")
+# A hospital's machine tells nobody what it does.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import ray
 

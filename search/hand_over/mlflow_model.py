@@ -4,7 +4,6 @@ import base64
 import importlib.metadata
 import io
 import logging
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,14 +14,11 @@ import pandas as pd
 from PIL import Image
 
 import cxr_core
+import search.mlflow_settings  # noqa: F401 - before mlflow
 from cxr_core.checkpoint import Checkpoint
 from cxr_core.data import DataName
 from cxr_core.data.cache.resize import resize
 from cxr_core.predict import DEFAULT_RULE, DISCLAIMER
-
-# Else MLflow would take over what uv finds in the current folder, which has nothing to do with this network.
-os.environ.setdefault("MLFLOW_UV_AUTO_DETECT", "false")
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 _PACKAGES = (
     "filelock",
