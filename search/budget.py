@@ -13,7 +13,8 @@ class Budget:
     """What a search may spend and has spent, over all its sessions.
 
     devices: GPUs of a trial; where there are none, a trial counts as one. slots: trials trained at once. clock: in
-    seconds; began: what it said when the search began, earlier sessions' time taken off.
+    seconds; began: what it said when the search began, earlier sessions' time taken off. finals: whether trainings for
+    the finals count as trials; a search that goes on after them has as many left as before.
     """
 
     section: BudgetSection
@@ -22,6 +23,7 @@ class Budget:
     slots: int = 1
     clock: Callable[[], float] = time.monotonic
     began: float = 0.0
+    finals: bool = False
     searched: int = 0
     seconds: float = 0.0
     _best: float | None = None
@@ -82,7 +84,7 @@ class Budget:
 
     def begin(self, trial: Trial) -> None:
         """A trial was added."""
-        self.searched += trial.baseline is None
+        self.searched += trial.baseline is None and (self.finals or not trial.finals)
         self._seconds_of[trial.number] = 0.0
 
     def spend(self, trial: int, seconds: float) -> None:
@@ -92,7 +94,7 @@ class Budget:
 
     def end(self, trial: Trial, eligible: bool) -> None:
         """A trial ended; eligible: it may win."""
-        if trial.outcome is not Outcome.FULL:
+        if trial.outcome is not Outcome.FULL or trial.finals:
             return
         if eligible and trial.value is not None and (self._best is None or self._gain(trial.value, self._best) > 0):
             self._best, self.since_best = trial.value, 0

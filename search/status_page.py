@@ -11,6 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from search.durations import format_duration
+from search.finals.record import read_record
+from search.finals.words import headline
 from search.life import in_words, life, sparkline
 from search.overview import Overview, describe, figure
 from search.trial import Trial
@@ -63,6 +65,9 @@ def _header(told: dict[str, Any], overview: Overview) -> Table:
         ("trials", counts),
         ("best", _best(told)),
     ]
+    if record := read_record(overview.study.folder):
+        winner = overview.trials[record["winner"]]
+        rows.append(("finals", headline(record, f"{winner.number} ({winner.family})", record["metric"])[0]))
     if left := told["forecast"] and max(0.0, told["forecast"] - told["at"]):
         rows.insert(3, ("ends", f"about {_clock(told['forecast'])}, in {format_duration(left)}, if nothing changes"))
     if len(told["front"]) > 1:

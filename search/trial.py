@@ -67,8 +67,9 @@ class Trial:
     """One configuration and all that happened to it.
 
     baseline: the recipe's name, if it is one. repeats: the trial of which it is another seed. refit: the training
-    whose thresholds it takes over, if it learns from the validation films, too: nothing is known of it. stages: how
-    often its schedule is run, each time at a higher fidelity. values: one for each objective, once it has been trained
+    whose thresholds it takes over, if it learns from the validation films, too: nothing is known of it. finals: whether
+    it was trained for the finals, after the search. stages: how often its schedule is run, each time at a higher
+    fidelity. values: one for each objective, once it has been trained
     in full. notes: what the searcher keeps with it.
     """
 
@@ -78,6 +79,7 @@ class Trial:
     baseline: str | None = None
     repeats: int | None = None
     refit: int | None = None
+    finals: bool = False
     stages: int = 1
     epochs: tuple[EpochRecord, ...] = ()
     attempts: int = 0

@@ -38,7 +38,7 @@ class Refit(Repeats):
         (winner,) = self.finalists
         if not self.stopping and not self._interrupted and self.lacking()[winner]:
             why = f"the winner, trial {winner}, trained on the validation films, too"
-            kind = {"repeats": winner, "refit": self.delivered}
+            kind = {"repeats": winner, "refit": self.delivered, "finals": True}
             return self._begin(self._add(self.journal.trial(winner).flat, why, **kind)) or Pause.FINISHED
         return super().next_leg()
 

@@ -69,13 +69,14 @@ class Repeats(Legs):
         begun = sum(trial.baseline is None for trial in study.trials())
         section = BudgetSection(trials=max(1, begun + sum(self.lacking().values())), reserve=0.0)
         space = replace(space, header=space.header.model_copy(update={"budget": section}))
-        used, devices = study.facts.get("seconds_used", 0.0), resources.gpus or 1.0
+        began, devices = time.monotonic() - study.facts.get("seconds_used", 0.0), resources.gpus or 1.0
+        account = Budget(section, study.objective.maximize[0], devices, resources.concurrent, began=began, finals=True)
         keep = space.header.checkpoints
         super().__init__(
             study,
             space,
             study.facts["seed"],
-            Budget(section, study.objective.maximize[0], devices, resources.concurrent, began=time.monotonic() - used),
+            account,
             proposer=partial(Proposer, prior=load_prior(study.folder)),
             compare=Credibility(study, space.task.labels) if space.header.asha.confidence else None,
             on_end=Checkpoints(study.folder, study, keep.best, keep.quota).sweep,
@@ -106,7 +107,7 @@ class Repeats(Legs):
             finalist = self.journal.trial(self.finalists[list(lacking).index(max(lacking))])
             have = self.seeds - max(lacking)
             why = f"training {have + 1} of {self.seeds} of the finalist trial {finalist.number}, with another seed"
-            if leg := self._begin(self._add(finalist.flat, why, repeats=finalist.number)):
+            if leg := self._begin(self._add(finalist.flat, why, repeats=finalist.number, finals=True)):
                 return leg
         return Pause.WAIT if self.live else Pause.FINISHED
 

@@ -220,4 +220,5 @@ def test_a_search_holds_its_finals_from_the_reserve_and_a_longer_search_does_not
     assert code == 0, err
     assert "to open it again: python -m search.finalize with --reopen-test REASON" in err
     assert f"next     python -m search.finalize {search.study.folder}" in out
+    assert sum(trial.searched for trial in search.study.trials()) == 4
     assert len(search.study.facts["test_openings"]) == 1

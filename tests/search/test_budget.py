@@ -6,7 +6,7 @@ from search.budget import Budget
 from search.legs import BUDGETS, Pause
 from search.space import BudgetSection
 from search.study import Study
-from search.trial import Outcome, Step
+from search.trial import Outcome, Step, Trial
 from tests.search.conftest import RECIPE, SPACE, epoch_record, legs_on
 
 ONE_FAMILY = "space.model=small_cnn"
@@ -200,3 +200,13 @@ def test_an_epoch_that_ends_after_the_budget_is_kept(search):
     assert not legs.epoch_done(number, epoch_record(1, 0.5))
     legs.leg_ended(number)
     assert len(legs.journal.trial(number).epochs) == 1
+
+
+def test_trainings_for_the_finals_are_not_taken_off_the_trials_and_make_no_plateau():
+    repeat = Trial(5, {"epochs": 2}, seed=5, repeats=0, finals=True, outcome=Outcome.FULL, values=(0.5,))
+    search, finals = (Budget(BudgetSection(trials=4, plateau=1), finals=held) for held in (False, True))
+    for budget in (search, finals):
+        budget.begin(repeat)
+        budget.end(repeat, eligible=False)
+    assert (search.trials_left, finals.trials_left) == (4, 3)
+    assert search.over is None
