@@ -5,6 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A machine that is busy fails no test.
+settings.register_profile("without a deadline", deadline=None)
+settings.load_profile("without a deadline")
 
 # Read by torch when it is first imported, here and in the processes that tests start.
 os.environ["OMP_NUM_THREADS"] = "1"

@@ -121,14 +121,23 @@ def test_a_complete_trial_counts_for_more_than_a_pruned_one(searcher):
     assert np.median(places(searcher, pruned + complete)) < 0.4
 
 
-@pytest.mark.parametrize("searcher", ["tpe", "gp"])
-def test_trials_in_flight_keep_others_away(searcher):
+def test_trials_in_flight_keep_tpe_away():
     """20 proposals with and without, where the optimum is full of trials in flight: on average farther from it."""
     xs = np.linspace(0.0, 0.9, 25)
     done = on_line(xs, [(-((x - 0.4) ** 2),) for x in xs])
     flying = on_line(np.linspace(0.35, 0.45, 12), [()] * 12, TrialState.RUNNING)
-    alone, among = places(searcher, done), places(searcher, done + flying)
+    alone, among = places("tpe", done), places("tpe", done + flying)
     assert np.abs(among - 0.4).mean() > np.abs(alone - 0.4).mean()
+
+
+def test_a_trial_in_flight_keeps_a_gaussian_process_away_where_it_is_in_doubt():
+    """Four results leave one place to try next; with a trial in flight there, other places are tried, too."""
+    done = on_line([0.0, 0.15, 0.6, 0.75], [(0.2,), (0.5,), (0.4,), (0.1,)])
+    alone = places("gp", done)
+    spot = float(np.median(alone))
+    among = places("gp", done + on_line([spot], [()], TrialState.RUNNING))
+    assert np.abs(alone - spot).max() < 0.005
+    assert np.abs(among - spot).mean() > 0.005
 
 
 @pytest.mark.parametrize("searcher", LEARNING)

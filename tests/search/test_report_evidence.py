@@ -46,7 +46,7 @@ def test_the_list_of_contents_is_in_groups_with_headings(page):
 
 def test_a_page_after_the_finals_lacks_only_what_the_study_does_not_have(page):
     absent = [section.name for section in SECTIONS if section.name not in page.sections]
-    assert absent == ["seeds", "front", "constraints"]
+    assert absent == ["refit", "seeds", "front", "constraints"]
 
 
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.name)

@@ -232,7 +232,7 @@ def test_folds_take_the_place_of_an_official_validation_split(films: pd.DataFram
     seed=st.integers(0, 2**31),
     policy=st.sampled_from([RANDOM, DataPolicy(image_size=32, validation=0.3), DataPolicy(image_size=32, folds=3)]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_whatever_the_films_every_patient_is_in_one_split(patients, labels, seed, policy) -> None:
     table = pd.DataFrame({"image": map(str, range(len(patients))), "patient": patients, "split": None})
     values = st.sampled_from([0.0, 1.0, np.nan])

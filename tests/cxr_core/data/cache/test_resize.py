@@ -38,7 +38,7 @@ def test_reducing_by_a_broken_factor_counts_a_pixel_by_the_part_that_is_covered(
     np.testing.assert_allclose(resize(film, size), area_means(film, size, size), atol=HALF)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 12), st.sampled_from([np.uint8, np.uint16]))
 def test_a_film_of_any_shape_is_averaged_by_area(rows: int, columns: int, size: int, dtype: type) -> None:
     film = noise(max(rows, size), max(columns, size), dtype=dtype)

@@ -157,7 +157,7 @@ def tables(draw: st.DrawFn) -> pd.DataFrame:
     )
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(table=tables(), seed=st.integers(0, 99))
 def test_a_manifest_is_read_as_it_was_written_in_any_order_of_rows(
     table: pd.DataFrame, seed: int, tmp_path_factory: pytest.TempPathFactory

@@ -137,7 +137,7 @@ TREES = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(tree=TREES)
 def test_no_patient_is_in_both_splits_and_no_film_is_lost(tree: dict[str, set[str]]) -> None:
     images = [f"{folder}/{name}.jpeg" for folder, names in tree.items() for name in names]

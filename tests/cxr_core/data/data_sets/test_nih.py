@@ -428,7 +428,7 @@ def test_a_film_listed_twice_is_refused_by_name(nih_folder: Path) -> None:
     refused(nih_folder, rf"{TABLE}: 00000002_000\.png is listed twice, on lines 4 and 18; keep one")
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
 @given(data=st.data())
 def test_a_table_cut_off_anywhere_is_a_part_with_a_note_or_refused_by_name(
     nih_folder: Path, data: st.DataObject

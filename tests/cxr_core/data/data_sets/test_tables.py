@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cxr_core.data import DataError
@@ -39,7 +39,6 @@ def refused(path: Path, message: str, filled: tuple[str, ...] = ("image", "patie
 # What is read
 
 
-@settings(deadline=None)
 @given(rows=ROWS, ending=st.sampled_from(["\n", "\r\n", "\r"]), mark=st.booleans())
 def test_a_table_is_read_as_it_was_written(
     scratch: Path, rows: list[tuple[str, str, str]], ending: str, mark: bool
@@ -150,7 +149,6 @@ def test_a_repeated_film_is_named_by_both_lines(tmp_path: Path) -> None:
         refuse_repeats(path, read_table(path, ("image",))["image"])
 
 
-@settings(deadline=None)
 @given(content=st.binary(max_size=60))
 def test_any_bytes_are_a_table_or_an_error_that_names_the_file(scratch: Path, content: bytes) -> None:
     scratch.write_bytes(b"image,patient\n" + content)
