@@ -20,6 +20,7 @@ from cxr_core.console import answer, console, refuse, show_log
 from cxr_core.data.film_files import films_in
 from cxr_core.data.progress_bar import film_bar
 from cxr_core.device import is_there, named_device
+from cxr_core.ensemble_predictor import EnsemblePredictor, load_predictor
 from cxr_core.predict import DEFAULT_RULE, DISCLAIMER, HALF, Finding, Prediction, Predictor, Refusal, ThresholdError
 from cxr_core.scorecard import finite
 from cxr_core.train import THRESHOLDS
@@ -48,15 +49,18 @@ def _run(args: argparse.Namespace) -> int:
     if not is_there(args.device):
         return refuse(f"--device {args.device}: PyTorch does not see this GPU; leave the option out", UNUSABLE)
     try:
-        predictor = Predictor.load(args.model, args.device)
+        predictor = load_predictor(args.model, args.device)
         films, refusals = _films(args.images)
         outcomes = predictor(films, args.threshold)
     except CheckpointError as fault:
-        return refuse(f"{fault}; MODEL is the model.pt of a training by python -m cxr_core.train", REFUSED)
+        model = "the model.pt of a training by python -m cxr_core.train, or the ensemble.json of a study"
+        return refuse(f"{fault}; MODEL is {model}", REFUSED)
     except ThresholdError as mistake:
         return refuse(f"{mistake}. Name one of them: --threshold", REFUSED)
     if args.overlay is None:
         return _tell(args, predictor, films, refusals, outcomes, None)
+    if isinstance(predictor, EnsemblePredictor):
+        return refuse(f"{args.model}: --overlay shows where one network looks; name one of the ensemble's", REFUSED)
     # captum and matplotlib take seconds to import
     from cxr_core.explanation import NoFeatureMap
     from cxr_core.explanation.overlay import OverlayError, Overlays
@@ -114,7 +118,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         allow_abbrev=False,
     )
     add, rules = parser.add_argument, (HALF, *THRESHOLDS)
-    add("model", type=Path, metavar="MODEL", help="checkpoint: the model.pt of a training")
+    add("model", type=Path, metavar="MODEL", help="the model.pt of a training, or a study's ensemble.json")
     add("images", nargs="+", metavar="IMAGE", help="film as PNG, JPEG, DICOM, or a folder of films")
     add(
         "--threshold",
@@ -202,7 +206,10 @@ def _table(predictions: Sequence[Prediction], predictor: Predictor, rule: str) -
         table.add_section()
     out.print(table, "")
     fitted = "0.5 for every finding" if rule == HALF else "fitted on the validation films of the training"
-    out.print(f"model      {predictor.checkpoint.path}: {config.model.name} at {config.image_size} px")
+    what = f"{predictor.checkpoint.path}: {config.model.name}"
+    if isinstance(predictor, EnsemblePredictor):
+        what = f"ensemble of {', '.join(str(member.checkpoint.path) for member in predictor.members)}"
+    out.print(f"model      {what} at {config.image_size} px")
     out.print(f"threshold  {rule}, {fitted}")
     return "\n".join(line.rstrip() for line in text.getvalue().strip().splitlines())
 

@@ -289,7 +289,9 @@ def test_a_wrong_model_is_refused_by_name_before_a_film_is_read(
     assert (code, out) == (2, "")
     assert len(err) == 2
     assert err[0].startswith(f"{path}: ")
-    assert err[0].endswith("; MODEL is the model.pt of a training by python -m cxr_core.train")
+    assert err[0].endswith(
+        "; MODEL is the model.pt of a training by python -m cxr_core.train, or the ensemble.json of a study"
+    )
     assert err[1] == DISCLAIMER
 
 
