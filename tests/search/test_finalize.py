@@ -6,6 +6,7 @@ import pytest
 
 from search.exit_codes import DONE, NO_VALID_TRIAL, PREFLIGHT, USAGE
 from search.finalize import main
+from search.status import main as status
 from search.study import Study
 from tests.search.conftest import SPACE
 from tests.search.small_study import new_study, train
@@ -215,3 +216,12 @@ def test_a_search_under_stress_ends_with_who_stands_it_best(study_of, finalize):
     assert told["winner"] == max(stressed, key=stressed.get)
     assert told["metric"] == "auroc_macro"
     assert told["tie"].startswith("The search improved stressed_auroc_macro, which chooses")
+
+
+def test_status_tells_who_won_the_finals(study, finalize, capsys):
+    train(study)
+    train(study, seed=1)
+    assert finalize("sealed", "--seeds", 1, "--top", 2)[0] == DONE
+    assert status(["sealed"]) == DONE
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "finals Best of 2 finalists on validation: trial" in shown
