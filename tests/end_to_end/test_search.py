@@ -37,7 +37,8 @@ def test_a_search_ends_with_a_winner_a_report_and_an_mlflow_experiment(finished,
     search, (code, out, err) = finished
     assert code == 0, err
     told = result(out)
-    assert set(told) == {"study", "winner", "trials", "seconds", "report", "mlflow"}
+    assert set(told) == {"study", "winner", "trials", "seconds", "report", "mlflow", "finals"}
+    assert told["finals"] is None  # its reserve is 0
     assert told["trials"]["full"] >= 1
     assert told["trials"]["full"] + told["trials"]["pruned"] == 8
     assert told["winner"]["value"] > 0.8
