@@ -13,13 +13,12 @@ from cxr_core.checkpoint import CheckpointError
 from cxr_core.console import answer, refuse, show_log
 from cxr_core.data import DataError, DataName
 from cxr_core.device import is_there, named_device
-from cxr_core.predict import DEFAULT_RULE, HALF, Predictor
+from cxr_core.predict import DEFAULT_RULE, DISCLAIMER, HALF, Predictor
 from cxr_core.train import THRESHOLDS
 
 log = logging.getLogger(__name__)
 
 DONE, USAGE, UNUSABLE, INTERRUPTED = 0, 2, 3, 130
-_DISCLAIMER = "research only, not for clinical use"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -49,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return refuse("interrupted; nothing was written", INTERRUPTED)
     finally:
-        print(_DISCLAIMER, file=sys.stderr)
+        print(DISCLAIMER, file=sys.stderr)
     return DONE
 
 

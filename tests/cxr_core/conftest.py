@@ -1,6 +1,7 @@
 """Small things to train on: films with bright squares, a configuration to match, an NIH folder of a few films."""
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,16 @@ def nih_folder(tmp_path: Path) -> Path:
     for part, names in parts.items():
         (folder / f"{part}_list.txt").write_text("\n".join(names) + "\n")
     return folder
+
+
+@pytest.fixture
+def console_of_the_test() -> Iterator[None]:
+    """A command sends the core's messages to the console: to that of the test alone, and not beyond it."""
+    core = logging.getLogger("cxr_core")
+    handlers, level = core.handlers, core.level
+    core.handlers = []
+    yield
+    core.handlers, core.level = handlers, level
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,8 @@ from cxr_core.predict import Predictor
 from cxr_core.predict_command import main
 from tests.cxr_core.predicted_films import LABELS, SIZE, trained
 
+pytestmark = pytest.mark.usefixtures("console_of_the_test")
+
 
 @pytest.fixture(scope="module")
 def study(film_table: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:

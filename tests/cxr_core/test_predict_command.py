@@ -1,13 +1,12 @@
 """`python -m cxr_core.predict`: what it prints, what it goes on after, and how it ends."""
 
 import json
-import logging
 import math
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +24,7 @@ from cxr_core.predict_command import main
 from cxr_core.train_command import main as train
 from tests.cxr_core.predicted_films import content, photograph, trained
 
+pytestmark = pytest.mark.usefixtures("console_of_the_test")
 REPOSITORY = Path(__file__).resolve().parents[2]
 DISCLAIMER = "research only, not for clinical use"
 RECIPE = """name: tiny
@@ -33,16 +33,6 @@ data: {image_size: 32, validation: 0.3}
 objective: {metric: auroc_macro}
 space: {model: {small_cnn: {width: 4}}, lr: 1e-2, batch_size: 4, epochs: 3}
 """
-
-
-@pytest.fixture(autouse=True)
-def _console_of_the_test() -> Iterator[None]:
-    """The command sends the core's messages to the console: to that of the test alone, and not beyond it."""
-    core = logging.getLogger("cxr_core")
-    handlers, level = core.handlers, core.level
-    core.handlers = []
-    yield
-    core.handlers, core.level = handlers, level
 
 
 @pytest.fixture

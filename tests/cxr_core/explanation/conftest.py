@@ -1,7 +1,7 @@
 """Films with a bright square, boxes around it, and a network that has learnt to see it."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,14 +23,19 @@ space: {model: {small_cnn: {width: 8}}, augment: none, lr: 1e-2, batch_size: 8, 
 """
 
 
+Run = Callable[..., tuple[int, str, str]]
+
+
 @pytest.fixture
-def console_of_the_test() -> Iterator[None]:
-    """A command sends the core's messages to the console: to that of the test alone, and not beyond it."""
-    core = logging.getLogger("cxr_core")
-    handlers, level = core.handlers, core.level
-    core.handlers = []
-    yield
-    core.handlers, core.level = handlers, level
+def run_command(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command's `main` in this process: its exit code, what it printed, and its messages."""
+
+    def run(main: Callable[[list[str]], int], *words: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = main([*map(str, words), "--device", "cpu"])
+        return code, *capsys.readouterr()
+
+    return run
 
 
 @pytest.fixture(scope="module")

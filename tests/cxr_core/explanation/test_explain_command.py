@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,15 +22,8 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run the command in this process: its exit code, what it printed, and its messages."""
-
-    def command(*words: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = main([*map(str, words), "--device", "cpu"])
-        return code, *capsys.readouterr()
-
-    return command
+def run(run_command: Run) -> Run:
+    return partial(run_command, main)
 
 
 @pytest.fixture(scope="module")
