@@ -11,11 +11,15 @@ import time
 import urllib.error
 import urllib.request
 
+import mlflow
 import numpy as np
+import pandas as pd
 import pytest
+from mlflow import MlflowClient
 from PIL import Image
 
 from tests.end_to_end.conftest import Search, finish
+from tests.end_to_end.mlflow_server import MlflowServer
 from tests.end_to_end.test_finalize import end
 
 ONE = ["budget.trials=1", "asha.mode=none", "space.model=small_cnn", "space.epochs=2"]
@@ -121,3 +125,26 @@ def test_the_export_command_and_the_finals_state_the_same_kind_of_agreement(fina
     assert (search.folder / "again.onnx").stat().st_size == pytest.approx(
         (search.study.folder / "model" / "model.onnx").stat().st_size, rel=0.01
     )
+
+
+@pytest.mark.filterwarnings("ignore:.*Any type hint is inferred:UserWarning")  # mlflow of its own classes
+def test_a_servers_registry_gives_the_model_back_to_whoever_asks_for_the_challenger(finals, film, tmp_path):
+    search, _ = finals
+    server = MlflowServer(tmp_path)
+    try:
+        for _ in range(2):  # the second time there is nothing to write
+            command = [sys.executable, "-m", "search.mlflow_sync", "quick", "--mlflow", server.uri]
+            code, _, err = finish(search.python(command))
+            assert code == 0, err
+        client = MlflowClient(server.uri, registry_uri=server.uri)
+        (version,) = client.search_model_versions("name = 'quick'")
+        assert client.get_model_version_by_alias("quick", "challenger").version == version.version
+        mlflow.set_tracking_uri(server.uri)
+        given_back = mlflow.pyfunc.load_model("models:/quick@challenger")
+    finally:
+        mlflow.set_tracking_uri(None)
+        server.kill()
+    image = base64.b64encode(film.read_bytes()).decode()
+    local = mlflow.pyfunc.load_model(str(search.study.folder / "model" / "mlflow"))
+    (row,), (expected,) = (model.predict(pd.DataFrame({"image": [image]})) for model in (given_back, local))
+    assert row["findings"]["Pneumonia"] == expected["findings"]["Pneumonia"]
