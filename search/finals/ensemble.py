@@ -26,6 +26,8 @@ from search.trial import Trial
 
 _MEAN, _DELIVERED, _WINNER = -1, -2, -3
 """Who is compared, in the place of finalists."""
+_BAGS = 20
+"""Searches among half of the models each, whose counts are added: near a ceiling a single one picks by a few films."""
 _RULE: Rule = "youden"
 """Of the thresholds that members vote by: those that a checkpoint carries, fitted on validation."""
 _OF_CALLS = ("sensitivity", "specificity", "balanced_accuracy", "f1", "accuracy")
@@ -47,7 +49,7 @@ def choose_members(validation: Scored, metric: str) -> dict[int, int]:
     """How often each member is taken, by its number; validation: scores of one training each."""
     numbers = list(validation.scores)
     scores = np.concatenate([validation.scores[number] for number in numbers])
-    counts = select_models(validation.targets, scores, metric).counts
+    counts = select_models(validation.targets, scores, metric, bags=_BAGS).counts
     return {number: count for number, count in zip(numbers, counts, strict=True) if count}
 
 
