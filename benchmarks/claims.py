@@ -229,11 +229,11 @@ def _of_recipes(of: DataSet, recipes: Path, folder: Path, images: pd.Series) -> 
             assert prepared.test_cache
             rows = prepared.films[prepared.films["split"] == "test"]
             films = Films.open(prepared.test_cache, rows, recipe.task.labels)
-            batches, config = Batches(films, torch.device("cpu")), checkpoint.config
+            batches, views = Batches(films, torch.device("cpu")), checkpoint.config.views
             save_scores(
                 kept,
                 films.table["image"],
-                predict(checkpoint.build(), batches, checkpoint.normalise, mirror=config.mirrors),
+                predict(checkpoint.build(), batches, checkpoint.normalise, views=views),
             )
         epochs, own = checkpoint.config.epochs, load_recipe(RECIPES / f"{recipe.name}.yaml").config(0).epochs
         yield Row(recipe.name, f"{side} px, {epochs} of {own} epochs", read_scores(kept).loc[images].to_numpy()[None])

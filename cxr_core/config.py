@@ -15,6 +15,7 @@ from cxr_core.optimizers import optimizers
 from cxr_core.registry import Chosen, Parameter, Range, Registry, Scalar, parameter
 from cxr_core.samplers import samplers
 from cxr_core.schedules import schedules
+from cxr_core.views import Views
 
 __all__ = ["SEARCHABLE", "Task", "TrainConfig"]
 
@@ -27,7 +28,8 @@ class TrainConfig:
     average, 0 for none; clip bounds the gradient's norm. head_bias lets the findings start at their prevalences.
     centre_crop is the side of the central square that the network is given after augmentation, None for all of it.
     micro_batch bounds the films in memory at once: larger batches accumulate gradients; None for no bound.
-    flip_tta averages predictions with those of mirrored films, where the training mirrored films, too.
+    flip_tta averages predictions with those of mirrored films, where the training mirrored films, too; zoom_tta with
+    those of two smaller pictures of each film, see `Views`; where films of other hospitals are cut more closely.
     compile is for torch.compile, which takes minutes to pay off and needs a C++ compiler; without one the training
     says so and goes on uncompiled. Compiled dropout draws other masks.
     """
@@ -53,12 +55,18 @@ class TrainConfig:
     centre_crop: Annotated[int | None, Range(8, 4096)] = None
     micro_batch: Annotated[int | None, Range(1, 4096)] = None
     flip_tta: bool = False
+    zoom_tta: Annotated[float, Range(0, 0.5)] = 0.0
     compile: bool = False
 
     @property
     def mirrors(self) -> bool:
         """Whether predictions are averaged with those of mirrored films."""
         return self.flip_tta and bool(self.augment.params.get("horizontal_flip", False))
+
+    @property
+    def views(self) -> Views:
+        """The views of a film over which its probabilities are averaged."""
+        return Views(self.mirrors, self.zoom_tta)
 
     def network(self, *, pretrained: bool = True) -> nn.Module:
         """The network, with its initial weights. Raises Infeasible.

@@ -12,9 +12,14 @@ from torch import nn
 from cxr_core.batches import Batches
 from cxr_core.memory import is_out_of_memory, release
 from cxr_core.metrics import EPOCH_METRICS, macro, per_label
+from cxr_core.views import Views
 
 log = logging.getLogger(__name__)
 
+Transform = Callable[[torch.Tensor], torch.Tensor]
+"""From (N, 1, S, S) films to films."""
+
+_ONE = Views()
 _BATCH = 512
 """Films scored at a time; without gradients four times a usual training batch fits."""
 
@@ -32,12 +37,12 @@ class Scores:
 
 @torch.inference_mode()
 def predict(
-    model: nn.Module, batches: Batches, normalise: Callable[[torch.Tensor], torch.Tensor], *, mirror: bool = False
+    model: nn.Module, batches: Batches, normalise: Transform, *, views: Views = _ONE, change: Transform | None = None
 ) -> np.ndarray:
     """Probabilities of each finding, (N, C) float32, in the films' order; the model is left in evaluation mode.
 
-    normalise: a Normalisation on the films' device, or what else is done to films in [0, 1]. mirror: take the mean of
-    the probabilities of each film and its mirror image.
+    normalise: a Normalisation on the films' device. views: those over which a film's probabilities are averaged.
+    change: what is done to the films in [0, 1] before any view is taken.
     """
     model.eval()
     order = deque(np.array_split(np.arange(len(batches)), max(1, -(-len(batches) // _BATCH))))
@@ -45,7 +50,7 @@ def predict(
     while order:
         index = order.popleft()
         try:
-            probabilities.append(_predict(model, batches, normalise, index, mirror))
+            probabilities.append(_predict(model, batches, normalise, index, views, change))
             continue
         except (RuntimeError, MemoryError) as fault:
             if len(index) == 1 or not is_out_of_memory(fault):
@@ -62,14 +67,16 @@ def predict(
 def _predict(
     model: nn.Module,
     batches: Batches,
-    normalise: Callable[[torch.Tensor], torch.Tensor],
+    normalise: Transform,
     index: np.ndarray,
-    mirror: bool,
+    views: Views,
+    change: Transform | None,
 ) -> torch.Tensor:
-    films = normalise(batches.films(index))
+    films = batches.films(index)
+    seen = [normalise(view) for view in views.of(change(films) if change else films)]
     with batches.autocast():
-        views = [model(view) for view in ((films, films.flip(-1)) if mirror else (films,))]
-    return torch.stack([torch.sigmoid(logits.float()) for logits in views]).mean(0)
+        answers = [model(view) for view in seen]
+    return torch.stack([torch.sigmoid(logits.float()) for logits in answers]).mean(0)
 
 
 def score(targets: np.ndarray, probabilities: np.ndarray, labels: tuple[str, ...]) -> Scores:

@@ -126,8 +126,8 @@ class _Explanation:
             return self.wanted.probabilities
         predictor = self.predictor
         log.info("predicting %s films", f"{len(self.films):,}")
-        mirror = predictor.checkpoint.config.mirrors
-        return predict(predictor.model, self.batches, predictor.normalise, mirror=mirror)
+        views = predictor.checkpoint.config.views
+        return predict(predictor.model, self.batches, predictor.normalise, views=views)
 
     def _given(self, rows: Sequence[int]) -> Tensor:
         """Films as the network is given them."""

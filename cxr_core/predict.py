@@ -139,8 +139,8 @@ class Predictor:
         """Probabilities of each finding, (N, C) float32, of films of (N, S, S) uint8 as `square` gives them."""
         targets = np.full((len(films), len(self.labels)), np.nan, np.float32)
         split = Films(films, np.arange(len(films)), targets, pd.DataFrame(index=range(len(films))))
-        batches, mirror = Batches(split, self.device), self.checkpoint.config.mirrors
-        return predict(self.model, batches, self.normalise, mirror=mirror)
+        batches, views = Batches(split, self.device), self.checkpoint.config.views
+        return predict(self.model, batches, self.normalise, views=views)
 
     def _judge(self, path: str, probabilities: np.ndarray, thresholds: np.ndarray) -> Prediction | Refusal:
         if not np.isfinite(probabilities).all():

@@ -130,8 +130,8 @@ def _finish(request: Request, folder: TrainingFolder, prepared: PreparedData, da
 def _judge(checkpoint: Checkpoint, films: Films, device: torch.device) -> dict[str, Any]:
     """What the saved network reaches on a split, with the thresholds that it was saved with."""
     model = checkpoint.build().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    normalise, mirror = checkpoint.normalise.to(device), checkpoint.config.mirrors
-    probabilities = predict(model, Batches(films, device), normalise, mirror=mirror)
+    normalise, views = checkpoint.normalise.to(device), checkpoint.config.views
+    probabilities = predict(model, Batches(films, device), normalise, views=views)
     return scorecard(films.targets, probabilities, checkpoint.config.task.labels, checkpoint.thresholds)
 
 

@@ -44,7 +44,7 @@ class Agreement:
 
 
 class Deployed(nn.Module):
-    """A saved network from the pixels of square films to probabilities: normalisation, sigmoid, mirrored view inside.
+    """A saved network from the pixels of square films to probabilities: normalisation, sigmoid and views inside.
 
     Takes (N, 1, S, S) uint8, as `Predictor.square` gives films; float films of 0 to 255 do as well. Returns (N, C)
     float32.
@@ -57,14 +57,12 @@ class Deployed(nn.Module):
         super().__init__()
         self.net = checkpoint.build()
         self.register_buffer("offset", checkpoint.normalise.offset)
-        self._scale, self._mirrors = checkpoint.normalise.scale, checkpoint.config.mirrors
+        self._scale, self._views = checkpoint.normalise.scale, checkpoint.config.views
 
     def forward(self, films: Tensor) -> Tensor:
-        normalised = Normalisation(self.offset, self._scale)(films.float() / 255)
-        probabilities = torch.sigmoid(self.net(normalised))
-        if self._mirrors:
-            probabilities = (probabilities + torch.sigmoid(self.net(normalised.flip(-1)))) / 2
-        return probabilities
+        normalise = Normalisation(self.offset, self._scale)
+        views = [self.net(normalise(view)) for view in self._views.of(films.float() / 255)]
+        return torch.stack([torch.sigmoid(logits) for logits in views]).mean(0)
 
 
 def export(checkpoint: Checkpoint, path: Path, films: np.ndarray) -> Agreement:
@@ -112,7 +110,7 @@ def metadata(checkpoint: Checkpoint) -> dict[str, Any]:
         "input": f"{INPUT}: (N, 1, {size}, {size}) uint8, black 0 to white 255. A film of any size is made so by "
         f"cxr_core.predict.Predictor.square ({checkpoint.aspect}, averaged by area where it shrinks), and nothing else",
         "output": f"{OUTPUT}: (N, {len(labels)}) float32, in the order of labels"
-        + ("; the mean over a film and its mirror image" if config.mirrors else ""),
+        + (f"; the mean over {config.views}" if config.views.count > 1 else ""),
         "thresholds": {
             # Infinity, which JSON lacks, calls nothing; nor does 2.
             rule: {

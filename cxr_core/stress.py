@@ -6,7 +6,6 @@ arXiv:1903.12261, for photographs).
 """
 
 import math
-from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
@@ -15,11 +14,10 @@ from torch import Tensor, nn
 from torch.nn.functional import affine_grid, conv2d, grid_sample, pad
 
 from cxr_core.batches import Batches
-from cxr_core.evaluate import predict
+from cxr_core.evaluate import Transform, predict
 from cxr_core.metrics import OBJECTIVES, STRESSED, macro, per_label
 from cxr_core.normalisations import Normalisation
-
-Change = Callable[[Tensor], Tensor]
+from cxr_core.views import Views
 
 _GRAINS = 16
 """Patterns of noise; which one a film gets depends on the film alone, not on its place in a batch."""
@@ -63,7 +61,7 @@ def _moved(films: Tensor, side: float, shift: float) -> Tensor:
     return grid_sample(films, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
-CHANGES: dict[str, Change] = {
+CHANGES: dict[str, Transform] = {
     "overexposed": lambda films: _gamma(films, 1.4),
     "underexposed": lambda films: _gamma(films, 0.7),
     "flat": lambda films: _contrast(films, 0.7),
@@ -82,21 +80,18 @@ by 5 % of the side up and to the left.
 
 
 def stressed_metrics(
-    model: nn.Module, films: Batches, normalise: Normalisation, targets: np.ndarray, *, mirror: bool = False
+    model: nn.Module, films: Batches, normalise: Normalisation, targets: np.ndarray, *, views: Views
 ) -> dict[str, float]:
     """The metrics of STRESSED, and each under each change, such as `auroc_macro_blurred`; NaN where undefined.
 
-    films, normalise: on one device. targets: (N, C) in {0, 1, NaN}. Takes as long as scoring the films 7 times.
+    films, normalise: on one device. targets: (N, C) in {0, 1, NaN}. views: of a film that was changed. Takes as long as
+    scoring the films 7 times.
     """
     metrics: dict[str, float] = {}
     for change_name, change in CHANGES.items():
-        scores = predict(model, films, _after(change, normalise), mirror=mirror)
+        scores = predict(model, films, normalise, views=views, change=change)
         for metric in STRESSED.values():
             metrics[f"{metric}_{change_name}"] = macro(per_label(OBJECTIVES[metric], targets, scores))
     for stressed, metric in STRESSED.items():
         metrics[stressed] = float(np.mean([metrics[f"{metric}_{name}"] for name in CHANGES]))
     return metrics
-
-
-def _after(change: Change, normalise: Normalisation) -> Callable[[Tensor], Tensor]:
-    return lambda films: normalise(change(films))

@@ -204,15 +204,15 @@ class Training:
 
     def stressed(self) -> dict[str, float]:
         """Metrics on the validation films under declared changes, of the network as it is now (see `stress`)."""
-        targets, mirror = self.data.val.targets, self.config.mirrors
-        return stressed_metrics(self._judged, self.val_films, self.normalise, targets, mirror=mirror)
+        targets, views = self.data.val.targets, self.config.views
+        return stressed_metrics(self._judged, self.val_films, self.normalise, targets, views=views)
 
     @property
     def _judged(self) -> nn.Module:
         return self.average.model if self.average else self.model
 
     def _validate(self) -> Scores:
-        probabilities = predict(self._judged, self.val_films, self.normalise, mirror=self.config.mirrors)
+        probabilities = predict(self._judged, self.val_films, self.normalise, views=self.config.views)
         if not np.isfinite(probabilities).all():
             raise Diverged(f"the network's outputs are not finite after epoch {self.epoch}")
         targets, self.probabilities = self.data.val.targets, probabilities

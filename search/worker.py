@@ -180,8 +180,9 @@ class LegTrainable(tune.Trainable):
         from cxr_core.latency import film_latency
 
         if self.workplace.latency and not self._milliseconds:
-            size, device = self.leg.config.image_size, self.workplace.device
-            self._milliseconds = {"latency_ms": film_latency(self._training.model, size, device)}
+            config, device = self.leg.config, self.workplace.device
+            latency = film_latency(self._training.model, config.image_size, device)
+            self._milliseconds = {"latency_ms": config.views.count * latency}
         return self._milliseconds
 
     def _save(self, epoch: int) -> str:

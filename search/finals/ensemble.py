@@ -120,9 +120,10 @@ class _Network:
     def of(cls, path: Path, device: torch.device) -> "_Network":
         checkpoint = load_checkpoint(path)
         model, config = checkpoint.build().to(device), checkpoint.config
-        looks = 2 if config.mirrors else 1
         # What else the machine does only adds to it, and more to one network than to another.
-        milliseconds = looks * min(film_latency(model, config.image_size, device) for _ in range(_MEASURED))
+        milliseconds = config.views.count * min(
+            film_latency(model, config.image_size, device) for _ in range(_MEASURED)
+        )
         return cls(tuple(checkpoint.thresholds[_RULE]), sum(p.numel() for p in model.parameters()), milliseconds)
 
 

@@ -104,10 +104,10 @@ class SealedTest:
                 return
             checkpoint = load_checkpoint(self.study.folder / trial.epochs[-1].checkpoint)
             model = checkpoint.build().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-            normalise, mirror = checkpoint.normalise.to(device), checkpoint.config.mirrors
+            normalise, views = checkpoint.normalise.to(device), checkpoint.config.views
             for batches, images, path in on_device:
                 if not path(trial).exists():
-                    save_scores(path(trial), images, predict(model, batches, normalise, mirror=mirror))
+                    save_scores(path(trial), images, predict(model, batches, normalise, views=views))
             films = " and ".join(str(len(batches)) for batches, _, _ in on_device)
             log.info("trial %s is evaluated on %s films: %d of %d", trial.name, films, done, len(trainings))
 

@@ -63,7 +63,7 @@ def _content(
         "image_size": config.image_size,
         "architecture": config.model.params.get("name", config.model.name),
         "footprint": config.footprint(),
-        "mirrors": config.mirrors,
+        "views": str(config.views),
         "aspect": checkpoint.aspect,
         "versions": {**facts["versions"], **checkpoint.versions},
         "statement": statement(facts["data"], labels),

@@ -63,9 +63,10 @@ def save(folder: Path, film: Image.Image | np.ndarray, name: str = "film.png", *
         ("pad", {"normalize": Chosen("mean_image")}),
         ("crop", {"normalize": Chosen("unit"), "ema": 0.5}),
         ("squash", {"augment": FLIP, "flip_tta": True}),
+        ("squash", {"zoom_tta": 0.2}),
         ("pad", {"centre_crop": 24, "augment": FLIP}),
     ],
-    ids=["squash", "pad, mean film", "crop, average", "mirrored", "centre"],
+    ids=["squash", "pad, mean film", "crop, average", "mirrored", "reduced", "centre"],
 )
 def test_every_kind_of_file_has_the_probabilities_that_its_cached_film_has(
     film_table: Path, tmp_path: Path, aspect: str, config: dict
@@ -81,7 +82,7 @@ def test_every_kind_of_file_has_the_probabilities_that_its_cached_film_has(
     ):
         films = Films.open(cache, prepared.films[is_part], LABELS)
         batches = Batches(films, torch.device("cpu"))
-        cached = predict(network, batches, training.normalise, mirror=training.config.mirrors)
+        cached = predict(network, batches, training.normalise, views=training.config.views)
         alone = told(list(predictor([str(film_table.parent / image) for image in films.table["image"]])))
         np.testing.assert_allclose(alone, cached, rtol=1e-5)
         assert np.ptp(cached, axis=0).min() > 100 * 1e-5  # other pixels have other probabilities

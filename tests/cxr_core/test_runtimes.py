@@ -94,12 +94,13 @@ def test_every_family_says_the_same_in_onnx_for_any_number_of_films(chosen: Chos
     [
         {"normalise": Normalisation(torch.rand(32, 32), 0.3)},
         {"augment": FLIP, "flip_tta": True},
+        {"zoom_tta": 0.3},
         {"centre_crop": 24},
     ],
-    ids=["mean film", "mirrored", "centre"],
+    ids=["mean film", "mirrored", "reduced", "centre"],
 )
 @pytest.mark.parametrize("name", ["model.onnx", "model.pt2"])
-def test_normalisation_mirroring_and_cropping_are_inside(config: dict, name: str, tmp_path: Path) -> None:
+def test_normalisation_views_and_cropping_are_inside(config: dict, name: str, tmp_path: Path) -> None:
     some = films(20, 32)
     checkpoint = checkpoint_of(tmp_path, Chosen("small_cnn", {"width": 4}), **config)
     assert export(checkpoint, tmp_path / name, some).largest <= 1e-5

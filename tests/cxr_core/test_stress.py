@@ -13,6 +13,7 @@ from cxr_core.normalisations import normalisations
 from cxr_core.registry import Chosen
 from cxr_core.stress import CHANGES, stressed_metrics
 from cxr_core.train import Training
+from cxr_core.views import Views
 
 RAMP = torch.linspace(0, 1, 28).expand(1, 1, 28, 28)
 
@@ -112,6 +113,6 @@ def test_a_training_goes_on_after_stress_as_if_there_had_been_none(data: Trainin
 def test_a_metric_without_both_classes_is_undefined_under_stress_too(data: TrainingData, configure) -> None:  # type: ignore[no-untyped-def]
     model, films = configure().network(pretrained=False), Batches(data.val, torch.device("cpu"))
     nothing = np.zeros_like(data.val.targets)
-    told = stressed_metrics(model, films, normalisations.call(Chosen("unit"), data), nothing)
+    told = stressed_metrics(model, films, normalisations.call(Chosen("unit"), data), nothing, views=Views())
     assert np.isnan(told["stressed_auroc_macro"])
     assert np.isfinite(told["stressed_log_loss"])
