@@ -2,7 +2,7 @@
 
 import logging
 
-from cxr_core.data import DataName, PreparedData
+from cxr_core.data import DataError, DataName, PreparedData, TrainingData
 from search.preflight import PreflightError, parse_data_name, prepare_data
 from search.space import Space
 from search.study import Study
@@ -22,7 +22,34 @@ def prepare_films(space: Space, name: DataName, seed: int) -> PreparedData:
         log.info("  note: %s", note)
     if unreadable := len(prepared.unreadable):
         log.info("  %d unreadable films left out; the first is %s (%s)", unreadable, *prepared.unreadable.iloc[0])
+    if (folds := space.objective.divisions) > 1:
+        _check_folds(prepared, folds)
     return prepared
+
+
+def _check_folds(prepared: PreparedData, folds: int) -> None:
+    """Say how many films each fold has. Raises PreflightError if one cannot be trained, or its films cannot judge."""
+    try:
+        data = TrainingData.open(prepared.cache, prepared.development, prepared.task.labels)
+        parts = [data.fold(index, folds) for index in range(folds)]
+    except DataError as fault:
+        raise PreflightError(str(fault)) from None
+    for index, part in enumerate(parts):
+        both = [{0.0, 1.0} <= set(column.tolist()) for column in part.val.targets.T]
+        if not any(both):
+            raise PreflightError(
+                f"fold {index + 1} of {folds}: of no finding the {len(part.val)} films that judge include some with "
+                "and some without it; take fewer folds (objective.folds)"
+            )
+    learnt, judging = [len(part.train) for part in parts], [len(part.val) for part in parts]
+    log.info(
+        "  %d folds: %s films are learnt from, and %s judge",
+        folds,
+        *(", ".join(f"{count:,}" for count in counts) for counts in (learnt, judging)),
+    )
+    if 2 * learnt[0] < learnt[-1]:
+        told = (folds, learnt[0], learnt[-1])
+        log.warning("  of %d folds, the first have %d films to learn from, and the last one %d: take more folds", *told)
 
 
 def prepare_again(study: Study, space: Space, data: str | None = None) -> PreparedData:

@@ -68,6 +68,21 @@ def _fold(films: pd.DataFrame, labels: tuple[str, ...], folds: int, fold: int, r
     return patients[fold::folds]
 
 
+def parts_by_patient(films: pd.DataFrame, labels: tuple[str, ...], parts: int) -> pd.Series:
+    """In which of several parts of equal size each patient is, stratified as a split is.
+
+    films: rows of patient and the labels in {0, 1, NaN}. Returns the part, from 0 on, by patient: the same wherever the
+    same films are divided, in whatever order they lie. Raises DataError if there are fewer patients than parts.
+    """
+    patients = _by_rarest_finding(films, labels, np.random.default_rng([parts, 0xF01D5]))
+    if len(patients) < parts:
+        raise DataError(
+            f"{_count(len(patients), 'training patient', 'training patients')} cannot be divided into {parts} parts; "
+            "take fewer folds (objective.folds)"
+        )
+    return pd.Series(np.arange(len(patients)) % parts, index=patients)
+
+
 def _by_rarest_finding(films: pd.DataFrame, labels: tuple[str, ...], rng: np.random.Generator) -> pd.Index:
     """Patients sorted by the rarest of their findings, in random order among those who share it."""
     positive = films.groupby("patient", sort=True)[list(labels)].max() == 1
