@@ -42,14 +42,10 @@ def _check_folds(prepared: PreparedData, folds: int) -> None:
                 "and some without it; take fewer folds (objective.folds)"
             )
     learnt, judging = [len(part.train) for part in parts], [len(part.val) for part in parts]
-    log.info(
-        "  %d folds: %s films are learnt from, and %s judge",
-        folds,
-        *(", ".join(f"{count:,}" for count in counts) for counts in (learnt, judging)),
-    )
+    told = [", ".join(f"{count:,}" for count in counts) for counts in (learnt, judging)]
+    log.info("  %d folds: %s films to learn from, judged by %s", folds, *told)
     if 2 * learnt[0] < learnt[-1]:
-        told = (folds, learnt[0], learnt[-1])
-        log.warning("  of %d folds, the first have %d films to learn from, and the last one %d: take more folds", *told)
+        log.warning("  but for the last one, they have few films to learn from: take more folds (objective.folds)")
 
 
 def prepare_again(study: Study, space: Space, data: str | None = None) -> PreparedData:
