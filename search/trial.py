@@ -142,7 +142,7 @@ class Trial:
         if self.refit is not None:
             return f"{self.number} (refit of {self.repeats})"
         if self.fold is not None:
-            return f"{self.number} (fold {self.fold + 1} of {self.repeats})"
+            return f"{self.number} (as {self.repeats}, fold {self.fold + 1})"
         if self.repeats is not None:
             return f"{self.number} (as {self.repeats})"
         return f"{self.number} {self.baseline}" if self.baseline else str(self.number)

@@ -69,12 +69,16 @@ class PixelStatistics:
 
 @dataclass(frozen=True, eq=False)
 class TrainingData:
-    """The two splits that a training may see. The test split has no place here."""
+    """The two splits that a training may see. The test split has no place here.
+
+    pixels: fingerprints of the films' pixels by image name, if they are known.
+    """
 
     train: Films
     val: Films
     labels: tuple[str, ...]
     aspect: str = "squash"
+    pixels: pd.Series | None = None
 
     @classmethod
     def open(cls, cache: Path, films: pd.DataFrame, labels: tuple[str, ...]) -> "TrainingData":
@@ -89,7 +93,8 @@ class TrainingData:
             raise DataError(f"label {absent[0]!r} is not in the data set")
         films = films[(films["split"] != "test") & films["image"].isin(manifest["image"])]
         check_disjoint(films)
-        check_copies(films, manifest.set_index("image")["pixels"])
+        pixels = manifest.set_index("image")["pixels"]
+        check_copies(films, pixels)
 
         def part(name: str) -> Films:
             split = _join(images, manifest, films[films["split"] == name], labels)
@@ -97,7 +102,7 @@ class TrainingData:
                 raise DataError(f"the {name} split has no labelled film")
             return split
 
-        return cls(part("train"), part("val"), labels, cache_facts(cache).aspect)
+        return cls(part("train"), part("val"), labels, cache_facts(cache).aspect, pixels)
 
     def share(self, fraction: float) -> "TrainingData":
         """The same with about a fraction of the training patients; a smaller share is part of a larger one.
@@ -121,14 +126,14 @@ class TrainingData:
         """The same films, divided otherwise: each patient judges in one of the folds, and is learnt from in the others.
 
         index: 0 to folds - 1. The last fold is the split as it is; the others divide its training patients among them,
-        stratified, and have its validation patients among those for training. Raises DataError if there are fewer
-        training patients than folds to divide them into.
+        stratified, and have its validation patients among those for training. Patients who share a picture stay on one
+        side. Raises DataError if there are fewer training patients than folds to divide them into.
         """
         if not 0 <= index < folds:
             raise ValueError(f"there is no fold {index} of {folds}")
         if index == folds - 1:
             return self
-        judges = parts_by_patient(self.train.table, self.labels, folds - 1) == index
+        judges = parts_by_patient(self.train.table, self.labels, folds - 1, self.pixels) == index
         judging = self.train.table["patient"].map(judges).to_numpy(bool)
         return replace(self, train=self.train.those(~judging).joined(self.val), val=self.train.those(judging))
 

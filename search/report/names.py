@@ -6,7 +6,7 @@ from search.trial import Outcome, Trial
 def title(trial: Trial) -> str:
     """A trial's number, with its recipe if it is a baseline, the trial it repeats, or its architecture family."""
     if trial.fold is not None:
-        return f"{trial.number} (fold {trial.fold + 1} of {trial.repeats})"
+        return f"{trial.number} ({trial.repeats} on fold {trial.fold + 1})"
     if trial.repeats is not None:
         return f"{trial.number} (another seed of {trial.repeats})"
     return f"{trial.number} (recipe {trial.baseline})" if trial.baseline else f"{trial.number} ({trial.family})"

@@ -1,5 +1,6 @@
 """K-fold validation of the development patients: each judges once, and the last fold is the study's own split."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from sklearn.model_selection import check_cv
 
 from cxr_core.data import DataError, Films, TrainingData
+from cxr_core.data.splits import parts_by_patient
 
 LABELS = ("Mass", "Hernia")
 
@@ -111,6 +113,32 @@ def test_another_number_of_folds_is_another_division() -> None:
     data = data_of(60, 10)
     first = [patients(data.fold(0, folds).val) for folds in (3, 4, 5)]
     assert all(len(one) > len(other) for one, other in pairwise(first))
+
+
+def test_patients_who_share_a_picture_are_on_one_side_and_nobody_else_moves() -> None:
+    """Three pictures of two patients each, in a chain, of four who would be in four parts."""
+    data = data_of(60, 10)
+    alone = parts_by_patient(data.train.table, LABELS, 4)
+    chain = [alone.index[alone == part][0] for part in (3, 1, 2, 0)]
+    copies = [
+        {"patient": patient, "image": f"{patient} {place}", "pixels": place}
+        for place, pair in enumerate(pairwise(chain))
+        for patient in pair
+    ]
+    table = pd.concat([data.train.table.assign(pixels=data.train.table["image"]), pd.DataFrame(copies)])
+    parts = parts_by_patient(table, LABELS, 4, table.set_index("image")["pixels"])
+    assert parts[chain].tolist() == [0, 0, 0, 0]
+    assert parts.drop(chain).to_dict() == alone.drop(chain).to_dict()
+
+
+def test_identical_pictures_do_not_judge_what_is_learnt_from_them() -> None:
+    data = data_of(60, 10)
+    images = data.train.table["image"]
+    places = np.arange(len(images))
+    twins = pd.Series(np.where(places < 12, places // 2, places), index=images)
+    apart = lambda one: set(one.val.table["image"].map(twins)).isdisjoint(one.train.table["image"].map(twins))  # noqa: E731
+    assert not all(apart(data.fold(index, 5)) for index in range(4))
+    assert all(apart(replace(data, pixels=twins).fold(index, 5)) for index in range(4))
 
 
 def test_fewer_patients_than_parts_are_refused_with_the_remedy() -> None:

@@ -189,7 +189,7 @@ def test_a_fold_on_which_a_finalist_broke_is_not_trained_again_and_it_loses_the_
 
 def test_what_broke_on_a_fold_is_warned_of():
     trial = Trial(7, {"epochs": 1}, 0, repeats=3, fold=1, outcome=Outcome.DIVERGED)
-    assert _of_broken(trial).startswith("Trial 7 (fold 2 of 3) ended as diverged: trial 3 has no mean over the folds")
+    assert _of_broken(trial).startswith("Trial 7 (as 3, fold 2) ended as diverged: trial 3 has no mean over the folds")
 
 
 def test_the_sentence_says_over_how_many_folds():
