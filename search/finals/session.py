@@ -179,11 +179,12 @@ class _Finals:
         return Result(None, None, stopped_early(refit)) if refit.stopping else self.tell()
 
     def _train(self, prepared: PreparedData) -> None:
-        folds = len(self.repeats.lacking_folds())
+        interrupted = [self.study.trial(number) for number in self.repeats.interrupted]
+        folds = len(self.repeats.lacking_folds()) + sum(trial.fold is not None for trial in interrupted)
         log.info(
             "finalists: %s; %d trainings to go%s",
             ", ".join(f"trial {trial.name}" for trial in self.finalists),
-            self.repeats.left + len(self.repeats.interrupted),
+            self.repeats.left + len(interrupted),
             f", {folds} of them on other folds, to break a tie" if folds else "",
         )
         self._drive(self.repeats, prepared)
