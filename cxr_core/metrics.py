@@ -146,6 +146,9 @@ EPOCH_METRICS: dict[str, Metric] = {
 STRESSED: dict[str, str] = {"stressed_auroc_macro": "auroc_macro", "stressed_log_loss": "log_loss"}
 """Metrics of stressed validation, by name: the metric of which each is the mean over `stress.CHANGES`."""
 
+KFOLD: dict[str, str] = {"kfold_auroc_macro": "auroc_macro", "kfold_log_loss": "log_loss"}
+"""Metrics of k-fold validation, by name: the metric of which each is the mean over trainings on `TrainingData.fold`."""
+
 
 def per_label(metric: Metric, targets: Array, scores: Array) -> list[float]:
     """The metric of each finding; targets, scores: (N, C)."""

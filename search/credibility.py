@@ -18,8 +18,8 @@ class Credibility:
     def __init__(self, study: Study, labels: tuple[str, ...]):
         self.study = study
         self.labels = list(labels)
-        films = pd.read_parquet(study.folder / "films.parquet")
-        self._films = films[films["split"] == "val"].set_index("image")
+        # Training films, too: those judge in the first of several folds, where the rungs are.
+        self._films = pd.read_parquet(study.folder / "films.parquet").set_index("image")
 
     def __call__(self, one: tuple[Trial, int], other: tuple[Trial, int]) -> float:
         """The share of resamples in which the first trial is at least as good as the second.

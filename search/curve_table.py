@@ -196,6 +196,10 @@ def table_of_study(folder: Path, metric: str | None = None) -> CurveTable:
         raise TableError(str(fault)) from None
     if space.header.asha.fidelity != "schedule":
         raise TableError(f"{folder}: its trials were trained at several sizes (asha.fidelity): that cannot be replayed")
+    if (objective := space.header.objective).folds_of_a_trial > 1:
+        raise TableError(
+            f"{folder}: its trials were trained on several folds ({objective.metric}): no replay knows these"
+        )
     searched = [trial for trial in study.trials() if trial.searched]
     ended = [trial for trial in searched if trial.outcome in (Outcome.FULL, Outcome.DIVERGED)]
     metric = metric or study.objective.metrics[0]

@@ -18,7 +18,7 @@ from search.durations import format_duration
 from search.exit_codes import DONE, NO_VALID_TRIAL
 from search.preflight import PreflightError
 from search.searchers import propose, random
-from search.space import Space, rungs_of
+from search.space import Space, fidelities_of, rungs_of
 
 _SAMPLES = 12
 """Configurations to look at: enough to meet every family of an ordinary space."""
@@ -34,7 +34,9 @@ def dry_run(space: Space, data: DataName, concurrent: int, seed: int) -> int:
     out.print(f"space {header.name}: valid. {task}, {header.data.image_size} px, {header.objective.metric}")
     draws = [(f"recipe {baseline.name}", baseline.flat) for baseline in space.baselines]
     draws += [(f"draw {number}", flat) for number, flat in enumerate(_draw(space, seed))]
-    rungs = rungs_of(header)
+    rungs, folds = rungs_of(header), fidelities_of(header).folds
+    if folds > 1:
+        out.print(f"each trial is {folds} trainings, one a fold; rungs lie in the first one, and at its end")
     table = Table("", "model", "parameters", "GFLOPs a film", "epochs", "rungs at", box=None)
     sizes: list[tuple[TrainConfig, Footprint]] = []
     misfits = []
@@ -45,9 +47,10 @@ def dry_run(space: Space, data: DataName, concurrent: int, seed: int) -> int:
         except Infeasible as reason:
             misfits.append(f"infeasible: {name}: {reason}")
             continue
-        met = ", ".join(map(str, rungs.epochs(config.epochs))) or "none"
+        met = ", ".join(map(str, rungs.epochs(folds * config.epochs))) or "none"
+        epochs = f"{folds} x {config.epochs}" if folds > 1 else str(config.epochs)
         cost = f"{size.flops / 1e9:.3f}"
-        table.add_row(name, _describe(config.model), f"{size.parameters:,}", cost, str(config.epochs), met)
+        table.add_row(name, _describe(config.model), f"{size.parameters:,}", cost, epochs, met)
         sizes.append((config, size))
     out.print(table)
     for line in misfits:
@@ -79,9 +82,10 @@ def _print_cost(
     except DataError as fault:
         raise PreflightError(str(fault)) from None
     budget = space.header.budget
-    searched = sizes[-_SAMPLES:]
-    a_trial = sum(_expected_epochs(space, config.epochs) * size.flops for config, size in searched) / len(searched)
-    full = sum(config.epochs * size.flops for config, size in searched) / len(searched)
+    searched, folds = sizes[-_SAMPLES:], fidelities_of(space.header).folds
+    costs = [(folds * config.epochs, size.flops) for config, size in searched]
+    a_trial = sum(_expected_epochs(space, epochs) * flops for epochs, flops in costs) / len(costs)
+    full = sum(epochs * flops for epochs, flops in costs) / len(costs)
     seconds = _BACKWARD * films / _speed(space) / concurrent
     out.print(
         f"{films:,} films of {data}; the budget of {budget.trials} trials is about "

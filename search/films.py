@@ -2,7 +2,7 @@
 
 import logging
 
-from cxr_core.data import DataName, PreparedData
+from cxr_core.data import DataError, DataName, PreparedData, TrainingData
 from search.preflight import PreflightError, parse_data_name, prepare_data
 from search.space import Space
 from search.study import Study
@@ -22,7 +22,30 @@ def prepare_films(space: Space, name: DataName, seed: int) -> PreparedData:
         log.info("  note: %s", note)
     if unreadable := len(prepared.unreadable):
         log.info("  %d unreadable films left out; the first is %s (%s)", unreadable, *prepared.unreadable.iloc[0])
+    if (folds := space.objective.divisions) > 1:
+        _check_folds(prepared, folds)
     return prepared
+
+
+def _check_folds(prepared: PreparedData, folds: int) -> None:
+    """Say how many films each fold has. Raises PreflightError if one cannot be trained, or its films cannot judge."""
+    try:
+        data = TrainingData.open(prepared.cache, prepared.development, prepared.task.labels)
+        parts = [data.fold(index, folds) for index in range(folds)]
+    except DataError as fault:
+        raise PreflightError(str(fault)) from None
+    for index, part in enumerate(parts):
+        both = [{0.0, 1.0} <= set(column.tolist()) for column in part.val.targets.T]
+        if not any(both):
+            raise PreflightError(
+                f"fold {index + 1} of {folds}: of no finding the {len(part.val)} films that judge include some with "
+                "and some without it; take fewer folds (objective.folds)"
+            )
+    learnt, judging = [len(part.train) for part in parts], [len(part.val) for part in parts]
+    told = [", ".join(f"{count:,}" for count in counts) for counts in (learnt, judging)]
+    log.info("  %d folds: %s films to learn from, judged by %s", folds, *told)
+    if 2 * learnt[0] < learnt[-1]:
+        log.warning("  but for the last one, they have few films to learn from: take more folds (objective.folds)")
 
 
 def prepare_again(study: Study, space: Space, data: str | None = None) -> PreparedData:

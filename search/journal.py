@@ -17,7 +17,7 @@ from search.trial import Decision, EpochRecord, Outcome, Step, Trial
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
-# What has no value, as a refit has none, is no complete trial to Optuna.
+# What has no value, as a refit or a training on another fold has none, is no complete trial to Optuna.
 _STATES = {Outcome.FULL: TrialState.COMPLETE, Outcome.PRUNED: TrialState.PRUNED}
 
 
@@ -112,7 +112,7 @@ class Journal:
         notes: Mapping[str, Any] | None = None,
         **kind: Any,
     ) -> Trial:
-        """A new trial, written whole or not at all. kind: baseline, repeats, refit, finals, stages, as in Trial."""
+        """A new trial, written whole or not at all. kind: baseline, repeats, refit, fold, finals, stages, as Trial."""
         first = Decision(time.time(), Step.PROPOSED, why, evidence or {})
         attrs = {"config": flat, "seed": seed, **kind, "decision:0": dataclasses.asdict(first)}
         template = FrozenTrial(
@@ -187,6 +187,7 @@ def _trial(frozen: FrozenTrial) -> Trial:
         baseline=attrs.get("baseline"),
         repeats=attrs.get("repeats"),
         refit=attrs.get("refit"),
+        fold=attrs.get("fold"),
         finals=attrs.get("finals", False),
         stages=attrs.get("stages", 1),
         epochs=tuple(EpochRecord(**attrs[f"epoch:{step}"]) for step in sorted(frozen.intermediate_values)),

@@ -17,7 +17,7 @@ from search import ledger
 from search.budget import Budget
 from search.costs import Costs
 from search.journal import Journal
-from search.leg import Leg
+from search.leg import Leg, leg_of
 from search.proposer import Proposer, complete
 from search.rungs import Standing
 from search.space import Space, fidelities_of, rungs_of
@@ -155,13 +155,9 @@ class Legs:
         self._note(trial, Step.LAUNCHED, begins, epoch=len(trial.epochs))
         log.info("trial %s %s: %s, %d epochs", trial.name, begins, trial.family, trial.schedule)
         self.live.add(trial.number)
-        checkpoint = trial.epochs[-1].checkpoint if len(trial.epochs) > stage.before else None
-        scored, objective = self._met(trial) if self._compare else (), self.journal.objective
-        if objective.tie_breakers:
-            scored = (*scored, trial.schedule)
-        stressed = trial.schedule if objective.stressed else 0
+        rungs = self._met(trial) if self._compare else ()
         thresholds = None if trial.refit is None else self.journal.trial(trial.refit).epochs[-1].checkpoint
-        return Leg(trial.number, config, checkpoint, stage.before, stage.data_share, scored, stressed, thresholds)
+        return leg_of(trial, config, stage, self.journal.objective, rungs, thresholds)
 
     def _promote(self, candidates: Callable[[], list[tuple[int, int]]], seconds: float) -> Leg | None:
         """The first of some waiting trials whose training can be done in the time goes on.
@@ -204,6 +200,8 @@ class Legs:
     def _add(self, flat: dict[str, Scalar], why: str, **kind: Any) -> Trial:
         if kind.get("repeats") is None and "baseline" not in kind:
             kind["stages"] = self.fidelities.stages  # others are not trained on fewer or smaller films first
+        elif not kind.get("finals"):
+            kind["stages"] = self.fidelities.folds  # but over as many folds, or their values could not be compared
         kept = {key: value for key, value in kind.items() if value is not None}
         return self.journal.add(flat, self.seed + len(self.journal.trials()), why, **kept)
 
@@ -329,8 +327,8 @@ class Legs:
             self.stop("mistake")
 
     def _end(self, trial: Trial, outcome: Outcome, reason: str = "") -> None:
-        if outcome is Outcome.FULL and trial.refit is not None:
-            outcome = Outcome.REFIT
+        if outcome is Outcome.FULL and not trial.on_own_split:
+            outcome = Outcome.REFIT if trial.fold is None else Outcome.FOLD
         if not trial.decisions or trial.decisions[-1].step is not Step.ENDED:  # a kill may have come between the two
             self._note(trial, Step.ENDED, reason or "trained in full", outcome=outcome.value)
         trial = self.journal.finish(trial.number, outcome, reason)
@@ -338,6 +336,8 @@ class Legs:
             log.info("trial %s is trained in full: %.4f", trial.name, trial.value)
         elif outcome is Outcome.REFIT:
             log.info("trial %s is trained, on the validation films, too", trial.name)
+        elif outcome is Outcome.FOLD:
+            log.info("trial %s is trained", trial.name)
         elif outcome is not Outcome.PRUNED:
             log.info("trial %s ended, %s: %s", trial.name, outcome.value, reason)
         self.rungs.end(trial.number, in_full=outcome is Outcome.FULL)

@@ -28,7 +28,7 @@ def in_words(trial: Trial, decision: Decision) -> str:
         case Step.PAUSED:
             return f"paused: {why}"
         case Step.ENDED:
-            return why if figures.get("outcome") == "full" else f"{figures.get('outcome', 'ended')}: {why}"
+            return why if figures.get("outcome") in ("full", "fold") else f"{figures.get('outcome', 'ended')}: {why}"
     return why
 
 
@@ -60,12 +60,13 @@ def life(overview: Overview, trial: Trial) -> dict[str, Any]:
     checkpoint = overview.study.folder / trial.epochs[-1].checkpoint if trial.epochs else None
     # Another seed's repeats are those of the trial that it repeats: all of them share one configuration.
     origin = trial.number if trial.repeats is None else trial.repeats
-    alike = [t for t in overview.trials if origin in (t.number, t.repeats) and t.refit is None]
+    alike = [t for t in overview.trials if origin in (t.number, t.repeats) and t.on_own_split]
     seeds = [t for t in alike if t.number != trial.number]
     return {
         "trial": trial.number,
         "baseline": trial.baseline,
         "repeats": trial.repeats,
+        "fold": trial.fold,
         "state": overview.standing(trial),
         "reason": trial.reason,
         "broken": overview.objective.broken(trial.epochs[-1].metrics) if trial.epochs else [],

@@ -19,7 +19,11 @@ from search.trial import EpochRecord, Outcome, Trial
 
 log = logging.getLogger(__name__)
 
-_STATUS = {Outcome.FULL: "FINISHED", Outcome.REFIT: "FINISHED", Outcome.PRUNED: "KILLED", Outcome.OPEN: "RUNNING"}
+_STATUS = {
+    **dict.fromkeys((Outcome.FULL, Outcome.REFIT, Outcome.FOLD), "FINISHED"),
+    Outcome.PRUNED: "KILLED",
+    Outcome.OPEN: "RUNNING",
+}
 """MLflow's status of a trial's outcome; every other one is FAILED."""
 _INTERRUPTED = "SCHEDULED"
 """MLflow's status of a trial that has not ended when its search has: it goes on when the search does."""

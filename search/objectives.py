@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from cxr_core.located_yaml import did_you_mean
-from cxr_core.metrics import OBJECTIVES, STRESSED
+from cxr_core.metrics import KFOLD, OBJECTIVES, STRESSED
 from cxr_core.space_file import ObjectiveSection, Section
 
 Direction = Literal["maximize", "minimize"]
@@ -24,12 +24,17 @@ COSTS: dict[str, str] = {
 WORST = "auroc_worst"
 """The AUROC of the finding that a network does worst."""
 
+_BASE = {**STRESSED, **KFOLD}
+"""Of what is measured on changed films, or in several trainings: the metric that is measured there."""
+_FOLDS = 5
+"""Of k-fold validation where the space does not say how many."""
+
 
 def direction(metric: str) -> Direction:
     """Whether a metric, or a cost, is better when it is large."""
     if metric == WORST:
         return "maximize"
-    metric = STRESSED.get(metric, metric)
+    metric = _BASE.get(metric, metric)
     maximized = metric in OBJECTIVES and OBJECTIVES[metric].direction == "maximize"
     return "maximize" if maximized else "minimize"
 
@@ -38,11 +43,13 @@ class SearchObjective(ObjectiveSection):
     """One `metric`, or `metrics`: then the search looks for the Pareto front, and the first one names the winner.
 
     tie_breakers: metrics that decide among trials which the first one cannot tell apart, the next one where the last
-    is equal, too: those of `OBJECTIVES` and, under declared changes of the films, of `STRESSED`.
+    is equal, too: those of `OBJECTIVES` and, under declared changes of the films, of `STRESSED`, or over several folds,
+    of `KFOLD`. folds: how many these are, the study's own split one of them.
     """
 
     metrics: Annotated[tuple[str, ...], Field(strict=False)] = ()
     tie_breakers: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    folds: Annotated[int, Field(ge=2)] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -55,6 +62,8 @@ class SearchObjective(ObjectiveSection):
             raise ValueError("`metrics` lists two or more different ones")
         known = [*OBJECTIVES, WORST, *COSTS]
         for metric in metrics:
+            if metric in KFOLD:
+                raise ValueError(f"a search for several metrics has no folds; take {KFOLD[metric]}, or {metric} alone")
             if metric not in known:
                 raise ValueError(f"there is no metric {metric!r}; {did_you_mean(str(metric), known)}")
         if metrics[0] not in OBJECTIVES:
@@ -64,7 +73,7 @@ class SearchObjective(ObjectiveSection):
     @field_validator("metric")
     @classmethod
     def _known(cls, metric: str) -> str:
-        if metric not in (known := [*OBJECTIVES, *STRESSED]):
+        if metric not in (known := [*OBJECTIVES, *_BASE]):
             raise ValueError(f"there is no metric {metric!r}; {did_you_mean(metric, known)}")
         return metric
 
@@ -78,18 +87,25 @@ class SearchObjective(ObjectiveSection):
 
     @model_validator(mode="after")
     def _can_decide(self) -> "SearchObjective":
-        known = [*OBJECTIVES, *STRESSED]
+        known = [*OBJECTIVES, *_BASE]
         for name in self.tie_breakers:
             if name not in known:
                 raise ValueError(f"there is no tie-breaker {name!r}; {did_you_mean(name, known)}")
         if len({self.metric, *self.tie_breakers}) <= len(self.tie_breakers):
             raise ValueError("`tie_breakers` lists different metrics, and not the first objective")
+        if self.folds and not KFOLD.keys() & {self.metric, *self.tie_breakers}:
+            raise ValueError(f"`folds` are of {' or '.join(KFOLD)}: name one as `metric` or under `tie_breakers`")
         return self
 
     @property
     def all(self) -> tuple[str, ...]:
         """Every metric that is improved, the one that names the winner first."""
         return self.metrics or (self.metric,)
+
+    @property
+    def folds_of_a_trial(self) -> int:
+        """How many trainings a trial of the search is: one for each fold, if the objective is a mean over them."""
+        return (self.folds or _FOLDS) if self.metric in KFOLD else 1
 
     @property
     def maximize(self) -> bool:
@@ -126,13 +142,15 @@ class Reached(NamedTuple):
 class Objective:
     """The objectives and constraints of a study, and how a trial's metrics meet them.
 
-    tie_breakers: metrics that decide where the first objective cannot tell trials apart.
+    tie_breakers: metrics that decide where the first objective cannot tell trials apart. folds: of k-fold validation,
+    where one of them asks for it.
     """
 
     metrics: tuple[str, ...]
     maximize: tuple[bool, ...]
     bounds: Mapping[str, Bound] = field(default_factory=dict)
     tie_breakers: tuple[str, ...] = ()
+    folds: int = _FOLDS
 
     @classmethod
     def of_space(cls, tree: Mapping[str, Any]) -> "Objective":
@@ -141,7 +159,7 @@ class Objective:
         metrics = section.all
         bounds = {name: Bound.model_validate(bound) for name, bound in (tree.get("constraints") or {}).items()}
         upward = tuple(direction(metric) == "maximize" for metric in metrics)
-        return cls(metrics, upward, bounds, section.tie_breakers)
+        return cls(metrics, upward, bounds, section.tie_breakers, section.folds or _FOLDS)
 
     @property
     def stressed(self) -> bool:
@@ -149,9 +167,22 @@ class Objective:
         return any(name in STRESSED for name in self.tie_breakers)
 
     @property
+    def divisions(self) -> int:
+        """Into how many folds the patients are divided; 1 if nothing asks for k-fold validation."""
+        return self.folds if not KFOLD.keys().isdisjoint((*self.metrics, *self.tie_breakers)) else 1
+
+    @property
+    def other_folds(self) -> int:
+        """On how many folds, beside the study's own split, finalists are to be trained to break a tie; 0 if none asks.
+
+        Where the objective itself is a mean over folds, their trials have been trained on all of them.
+        """
+        return self.divisions - 1 if self.metrics[0] not in KFOLD else 0
+
+    @property
     def judged(self) -> str:
-        """The metric by which films tell one training from another: the first, without stress if it is under stress."""
-        return STRESSED.get(self.metrics[0], self.metrics[0])
+        """The metric by which films tell one training from another: the first, in one training and without stress."""
+        return _BASE.get(self.metrics[0], self.metrics[0])
 
     @property
     def costs(self) -> tuple[str, ...]:

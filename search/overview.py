@@ -224,6 +224,7 @@ def _tell(trial: Trial, metrics: Iterable[str]) -> dict[str, Any]:
         "model": trial.family,
         "baseline": trial.baseline,
         "repeats": trial.repeats,
+        "fold": trial.fold,
         "epoch": len(trial.epochs),
         "epochs": trial.schedule,
         "values": values_of(trial, metrics),

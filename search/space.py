@@ -11,7 +11,7 @@ from cxr_core.config import TrainConfig
 from cxr_core.domains import Domain, read_domains
 from cxr_core.labels import Task
 from cxr_core.located_yaml import Located, Mistake, SpaceError, did_you_mean, write_yaml
-from cxr_core.metrics import OBJECTIVES
+from cxr_core.metrics import KFOLD, OBJECTIVES
 from cxr_core.recipe import load_recipe
 from cxr_core.registry import Scalar
 from cxr_core.space_file import Aim, Section, read_header, read_space_file
@@ -139,9 +139,9 @@ def rungs_of(header: Header) -> Rungs:
 
 
 def fidelities_of(header: Header) -> Fidelities:
-    """The stages of a search's trials; where nobody is judged, there is one."""
-    asha = header.asha
-    return Fidelities(asha.fidelity, () if asha.mode == "none" else asha.rungs, header.data.image_size)
+    """The stages of a search's trials; where nobody is judged, there is one, or one for each fold."""
+    asha, folds = header.asha, header.objective.folds_of_a_trial
+    return Fidelities(asha.fidelity, () if asha.mode == "none" else asha.rungs, header.data.image_size, folds)
 
 
 @dataclass(frozen=True)
@@ -202,6 +202,10 @@ def load_space(path: Path, overrides: list[str] | None = None) -> Space:
     mistakes: list[Mistake] = []
     tree = read_space_file(path, overrides or [], mistakes)
     header = read_header(Header, tree, mistakes)
+    if header and header.objective.folds_of_a_trial > 1 and header.asha.fidelity != "schedule":
+        where, metric = tree.at(["asha", "fidelity"]).where, header.objective.metric
+        what = f"the trainings of {metric} are of all films in full size; take `fidelity: schedule`, or {KFOLD[metric]}"
+        mistakes.append(Mistake(where, "asha.fidelity", what))
     domains, wrong = read_domains(tree.at(["space"]) if "space" in tree.value else Located({}, tree.where))
     mistakes += wrong
     baselines = [_baseline(path.parent / str(name), mistakes) for name in tree.plain().get("baselines") or []]

@@ -133,6 +133,8 @@ def _running(rows: Sequence[dict[str, Any]], metrics: Sequence[str]) -> Table:
 
 
 def _name(row: dict[str, Any]) -> str:
+    if row["fold"] is not None:
+        return f"{row['trial']} (as {row['repeats']}, fold {row['fold'] + 1})"
     if row["repeats"] is not None:
         return f"{row['trial']} (as {row['repeats']})"
     return f"{row['trial']} {row['baseline']}" if row["baseline"] else str(row["trial"])

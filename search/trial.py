@@ -8,7 +8,11 @@ from cxr_core.registry import Scalar
 
 
 class Outcome(StrEnum):
-    """How a trial ended, or OPEN while it has not; REFIT is the end of a refit, which has reached no value."""
+    """How a trial ended, or OPEN while it has not.
+
+    REFIT is the end of a refit, which has reached no value, and FOLD that of a training on another fold, whose value is
+    of other films.
+    """
 
     OPEN = "open"
     FULL = "full"
@@ -18,6 +22,7 @@ class Outcome(StrEnum):
     ERROR = "error"
     INFRASTRUCTURE = "infrastructure"
     REFIT = "refit"
+    FOLD = "fold"
 
 
 FAILED = (Outcome.DIVERGED, Outcome.ERROR, Outcome.INFRASTRUCTURE)
@@ -67,10 +72,10 @@ class Trial:
     """One configuration and all that happened to it.
 
     baseline: the recipe's name, if it is one. repeats: the trial of which it is another seed. refit: the training
-    whose thresholds it takes over, if it learns from the validation films, too: nothing is known of it. finals: whether
-    it was trained for the finals, after the search. stages: how often its schedule is run, each time at a higher
-    fidelity. values: one for each objective, once it has been trained
-    in full. notes: what the searcher keeps with it.
+    whose thresholds it takes over, if it learns from the validation films, too: nothing is known of it. fold: the fold
+    that it is trained on for a tie-breaker, if not the study's own split. finals: whether it was trained for the
+    finals, after the search. stages: how often its schedule is run, each time at a higher fidelity or on another fold.
+    values: one for each objective, once it has been trained in full. notes: what the searcher keeps with it.
     """
 
     number: int
@@ -79,6 +84,7 @@ class Trial:
     baseline: str | None = None
     repeats: int | None = None
     refit: int | None = None
+    fold: int | None = None
     finals: bool = False
     stages: int = 1
     epochs: tuple[EpochRecord, ...] = ()
@@ -101,9 +107,19 @@ class Trial:
         return int(self.flat["epochs"])  # type: ignore[arg-type]
 
     @property
+    def last_training(self) -> tuple[EpochRecord, ...]:
+        """The epochs of its last stage so far."""
+        return self.epochs[len(self.epochs) - 1 - (len(self.epochs) - 1) % self.stage_schedule :] if self.epochs else ()
+
+    @property
     def searched(self) -> bool:
         """Whether a searcher proposed its configuration, for itself."""
         return self.baseline is None and self.repeats is None
+
+    @property
+    def on_own_split(self) -> bool:
+        """Whether it ends with a training on the study's training films, judged by its validation films."""
+        return self.refit is None and self.fold is None
 
     @property
     def family(self) -> str:
@@ -125,6 +141,8 @@ class Trial:
         """What to call the trial in tables: its number, and its recipe, or the trial it repeats."""
         if self.refit is not None:
             return f"{self.number} (refit of {self.repeats})"
+        if self.fold is not None:
+            return f"{self.number} (as {self.repeats}, fold {self.fold + 1})"
         if self.repeats is not None:
             return f"{self.number} (as {self.repeats})"
         return f"{self.number} {self.baseline}" if self.baseline else str(self.number)

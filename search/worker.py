@@ -16,7 +16,7 @@ from ray import tune
 from cxr_core import memory
 from cxr_core.data import DataName, TrainingData, build_cache
 from cxr_core.data.policy import Aspect
-from cxr_core.metrics import STRESSED
+from cxr_core.metrics import KFOLD, STRESSED
 from search.full_disk import is_disk_full
 from search.kept_scores import save_scores, scores_path
 from search.leg import Leg
@@ -126,6 +126,7 @@ class LegTrainable(tune.Trainable):
             config = self.leg.config
             data = _open_data(self.workplace, config.task.labels, config.image_size, self.leg.data_share)
             data = data.with_validation() if self.leg.refit else data
+            data = data.fold(self.leg.fold.index, self.leg.fold.of) if self.leg.fold else data
             saved = Path(self.workplace.folder) / self.leg.checkpoint if self.leg.checkpoint else None
             self._training = Training(config, data, self.workplace.device, saved)
             self._epochs = self._training.epochs()
@@ -135,8 +136,10 @@ class LegTrainable(tune.Trainable):
             return self._refit_epoch(epoch)
         stressed = self._training.stressed() if done == self.leg.stressed or metric in STRESSED else {}
         metrics = {**epoch.validation.metrics, **stressed}
+        if self.leg.fold and metric in KFOLD:
+            metrics |= self.leg.fold.means(metrics)
         if not math.isfinite(value := metrics[metric]):
-            raise Diverged(f"{metric} is {value} after epoch {epoch.index}")
+            raise Diverged(f"{metric} is {value} after epoch {done}")
         if done in self.leg.scored:
             self._folder.mkdir(exist_ok=True)
             path = scores_path(Path(self.workplace.folder), self.leg.trial, done)

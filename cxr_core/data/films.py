@@ -11,7 +11,7 @@ import pandas as pd
 
 from cxr_core.data.cache import cache_facts, open_cache
 from cxr_core.data.source import DataError
-from cxr_core.data.splits import check_copies, check_disjoint
+from cxr_core.data.splits import check_copies, check_disjoint, parts_by_patient
 
 _STATISTICS_FILMS = 2000
 """Films that pixel statistics are taken from, spread over the split; the mean is then known to a grey level of 255."""
@@ -47,6 +47,15 @@ class Films:
         # At the default mode "raise" numpy first gathers into a buffer of its own: half as fast.
         return np.take(self.images, self.rows[index], axis=0, out=out, mode="clip")
 
+    def those(self, taken: np.ndarray) -> "Films":
+        """Some of the films; taken: (N,) bool."""
+        return Films(self.images, self.rows[taken], self.targets[taken], self.table[taken].reset_index(drop=True))
+
+    def joined(self, other: "Films") -> "Films":
+        """These films, followed by others of the same cache."""
+        rows, targets = np.concatenate((self.rows, other.rows)), np.concatenate((self.targets, other.targets))
+        return Films(self.images, rows, targets, pd.concat([self.table, other.table], ignore_index=True))
+
 
 @dataclass(frozen=True, eq=False)
 class PixelStatistics:
@@ -60,12 +69,16 @@ class PixelStatistics:
 
 @dataclass(frozen=True, eq=False)
 class TrainingData:
-    """The two splits that a training may see. The test split has no place here."""
+    """The two splits that a training may see. The test split has no place here.
+
+    pixels: fingerprints of the films' pixels by image name, if they are known.
+    """
 
     train: Films
     val: Films
     labels: tuple[str, ...]
     aspect: str = "squash"
+    pixels: pd.Series | None = None
 
     @classmethod
     def open(cls, cache: Path, films: pd.DataFrame, labels: tuple[str, ...]) -> "TrainingData":
@@ -80,7 +93,8 @@ class TrainingData:
             raise DataError(f"label {absent[0]!r} is not in the data set")
         films = films[(films["split"] != "test") & films["image"].isin(manifest["image"])]
         check_disjoint(films)
-        check_copies(films, manifest.set_index("image")["pixels"])
+        pixels = manifest.set_index("image")["pixels"]
+        check_copies(films, pixels)
 
         def part(name: str) -> Films:
             split = _join(images, manifest, films[films["split"] == name], labels)
@@ -88,7 +102,7 @@ class TrainingData:
                 raise DataError(f"the {name} split has no labelled film")
             return split
 
-        return cls(part("train"), part("val"), labels, cache_facts(cache).aspect)
+        return cls(part("train"), part("val"), labels, cache_facts(cache).aspect, pixels)
 
     def share(self, fraction: float) -> "TrainingData":
         """The same with about a fraction of the training patients; a smaller share is part of a larger one.
@@ -99,19 +113,29 @@ class TrainingData:
         taken = patients.map({patient: _lot(patient) < fraction for patient in patients.unique()}).to_numpy(bool)
         if not taken.any():
             raise DataError(f"a share of {fraction:g} of the training patients holds no film; raise it")
-        train = self.train
-        part = Films(train.images, train.rows[taken], train.targets[taken], train.table[taken].reset_index(drop=True))
-        return replace(self, train=part)
+        return replace(self, train=self.train.those(taken))
 
     def with_validation(self) -> "TrainingData":
         """The same with the validation films among those for training, for a last training that nothing judges.
 
         The validation split stays as it is; what is measured on it says nothing any more.
         """
-        train, val = self.train, self.val
-        rows, targets = (np.concatenate(pair) for pair in ((train.rows, val.rows), (train.targets, val.targets)))
-        table = pd.concat([train.table, val.table], ignore_index=True)
-        return replace(self, train=Films(train.images, rows, targets, table))
+        return replace(self, train=self.train.joined(self.val))
+
+    def fold(self, index: int, folds: int) -> "TrainingData":
+        """The same films, divided otherwise: each patient judges in one of the folds, and is learnt from in the others.
+
+        index: 0 to folds - 1. The last fold is the split as it is; the others divide its training patients among them,
+        stratified, and have its validation patients among those for training. Patients who share a picture stay on one
+        side. Raises DataError if there are fewer training patients than folds to divide them into.
+        """
+        if not 0 <= index < folds:
+            raise ValueError(f"there is no fold {index} of {folds}")
+        if index == folds - 1:
+            return self
+        judges = parts_by_patient(self.train.table, self.labels, folds - 1, self.pixels) == index
+        judging = self.train.table["patient"].map(judges).to_numpy(bool)
+        return replace(self, train=self.train.those(~judging).joined(self.val), val=self.train.those(judging))
 
     @property
     def image_size(self) -> int:

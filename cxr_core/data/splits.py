@@ -68,6 +68,36 @@ def _fold(films: pd.DataFrame, labels: tuple[str, ...], folds: int, fold: int, r
     return patients[fold::folds]
 
 
+def parts_by_patient(
+    films: pd.DataFrame, labels: tuple[str, ...], parts: int, pixels: pd.Series | None = None
+) -> pd.Series:
+    """In which of several parts of equal size each patient is, stratified as a split is.
+
+    films: rows of image, patient and the labels in {0, 1, NaN}. pixels: fingerprints of the films' pixels by image;
+    patients who share a picture share a part. Returns the part, from 0 on, by patient: the same wherever the same films
+    are divided, in whatever order they lie. Raises DataError if there are fewer patients than parts.
+    """
+    patients = _by_rarest_finding(films, labels, np.random.default_rng([parts, 0xF01D5]))
+    if len(patients) < parts:
+        raise DataError(
+            f"{_count(len(patients), 'training patient', 'training patients')} cannot be divided into {parts} parts; "
+            "take fewer folds (objective.folds)"
+        )
+    part = pd.Series(np.arange(len(patients)) % parts, index=patients)
+    return part if pixels is None else _with_copies(part, films, pixels)
+
+
+def _with_copies(part: pd.Series, films: pd.DataFrame, pixels: pd.Series) -> pd.Series:
+    """Patients who share a picture are put into the first part of theirs, and so on until none is in two."""
+    pictures = films["image"].map(pixels)
+    copied = pictures.duplicated(keep=False)
+    sharing = [names for names in films.loc[copied, "patient"].groupby(pictures[copied]).unique() if len(names) > 1]
+    while apart := [names for names in sharing if part[names].nunique() > 1]:
+        for names in apart:
+            part[names] = part[names].min()
+    return part
+
+
 def _by_rarest_finding(films: pd.DataFrame, labels: tuple[str, ...], rng: np.random.Generator) -> pd.Index:
     """Patients sorted by the rarest of their findings, in random order among those who share it."""
     positive = films.groupby("patient", sort=True)[list(labels)].max() == 1

@@ -42,7 +42,7 @@ def describe(
     trial_of = {trial.number: trial for trial in finalists}
     warnings = [
         *verdict.warnings,
-        *(f"Trial {t.name} ended as {t.outcome.value}: no mean counts it, but it might happen again." for t in broken),
+        *map(_of_broken, broken),
     ]
     return {
         "study": str(study),
@@ -62,6 +62,13 @@ def describe(
         "ranking": {"spearman": finite(verdict.spearman), "kendall": finite(verdict.kendall)},
         "openings": [dict(opening) for opening in openings],
     }
+
+
+def _of_broken(trial: Trial) -> str:
+    ended = f"Trial {trial.name} ended as {trial.outcome.value}"
+    if trial.fold is not None:
+        return f"{ended}: trial {trial.repeats} has no mean over the folds, and loses a tie that such a mean decides."
+    return f"{ended}: no mean counts it, but it might happen again."
 
 
 def evaluated(record: Mapping[str, Any]) -> dict[int, list[int]]:

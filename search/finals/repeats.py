@@ -44,7 +44,12 @@ def choose(study: Study, top: int, compare: Compare | None = None) -> list[Trial
 def seeds_of(study: Study, finalist: int) -> list[Trial]:
     """A finalist and its repeats, whatever became of them."""
     alike = [trial for trial in study.trials() if finalist in (trial.number, trial.repeats)]
-    return [trial for trial in alike if trial.refit is None]
+    return [trial for trial in alike if trial.on_own_split]
+
+
+def folds_of(trials: Sequence[Trial], finalist: int) -> list[Trial]:
+    """The trainings of a finalist on other folds, whatever became of them."""
+    return [trial for trial in trials if trial.repeats == finalist and trial.fold is not None]
 
 
 def trainings_of(study: Study, finalist: int) -> list[Trial]:
@@ -61,13 +66,14 @@ class Repeats(Legs):
     """Hands out the trainings that finalists lack, and those of them that a crash or a signal interrupted.
 
     seeds: trainings that each finalist is to have. One that broke counts: to replace it would hide that the
-    configuration breaks. One whose checkpoint is gone does not, as nothing can be evaluated of it.
+    configuration breaks. One whose checkpoint is gone does not, as nothing can be evaluated of it. Where a tie-breaker
+    is a mean over folds, finalists among which it may have to choose are trained once on each of the other folds, too.
     """
 
     def __init__(self, study: Study, space: Space, finalists: Sequence[int], seeds: int, resources: Resources):
         self.study, self.finalists, self.seeds = study, list(finalists), seeds
         begun = sum(trial.baseline is None for trial in study.trials())
-        section = BudgetSection(trials=max(1, begun + sum(self.lacking().values())), reserve=0.0)
+        section = BudgetSection(trials=max(1, begun + self.left), reserve=0.0)
         space = replace(space, header=space.header.model_copy(update={"budget": section}))
         began, devices = time.monotonic() - study.facts.get("seconds_used", 0.0), resources.gpus or 1.0
         account = Budget(section, study.objective.maximize[0], devices, resources.concurrent, began=began, finals=True)
@@ -93,13 +99,27 @@ class Repeats(Legs):
         begun = {number: sum(not lost(t) for t in seeds_of(self.study, number)) for number in self.finalists}
         return {number: max(0, self.seeds - count) for number, count in begun.items()}
 
+    def lacking_folds(self) -> list[tuple[int, int]]:
+        """Trainings on other folds that have yet to begin, as (finalist, fold), the best finalist first."""
+        may_win = [number for number in self.finalists if self.study.may_win(self.study.trial(number))]
+        if len(may_win) < 2:
+            return []  # there is nothing to choose
+        begun = {(number, trial.fold) for number in may_win for trial in folds_of(self.study.trials(), number)}
+        wanted = [(number, fold) for number in may_win for fold in range(self.study.objective.other_folds)]
+        return [pair for pair in wanted if pair not in begun]
+
+    @property
+    def left(self) -> int:
+        """How many trainings have yet to begin."""
+        return sum(self.lacking().values()) + len(self.lacking_folds())
+
     @property
     def is_complete(self) -> bool:
         """Whether there is nothing left to train."""
-        return not self._interrupted and not self.live and not any(self.lacking().values())
+        return not self._interrupted and not self.live and not self.left
 
     def next_leg(self) -> Leg | Pause:
-        """Interrupted legs, then those of the finalist that lacks most, the best of equals."""
+        """Interrupted legs, seeds of the finalist that lacks most, the best of equals, then those on other folds."""
         while not self.stopping and self._interrupted:
             if leg := self._leg(self.journal.trial(self._interrupted.popleft())):
                 return leg
@@ -109,10 +129,17 @@ class Repeats(Legs):
             why = f"training {have + 1} of {self.seeds} of the finalist trial {finalist.number}, with another seed"
             if leg := self._begin(self._add(finalist.flat, why, repeats=finalist.number, finals=True)):
                 return leg
+        while not self.stopping and (folds := self.lacking_folds()):
+            number, fold = folds[0]
+            why = f"the finalist trial {number} on fold {fold + 1} of {self.study.objective.folds}, for a tie-breaker"
+            kind = {"repeats": number, "fold": fold, "finals": True}
+            if leg := self._begin(self._add(self.journal.trial(number).flat, why, **kind)):
+                return leg
         return Pause.WAIT if self.live else Pause.FINISHED
 
 
 def broken(study: Study, finalists: Sequence[int]) -> list[Trial]:
-    """Trainings of finalists that began and did not come to their end."""
+    """Trainings of finalists, on other folds, too, that began and did not come to their end."""
     ended = (*FAILED, Outcome.INFEASIBLE)
-    return [trial for number in finalists for trial in seeds_of(study, number) if trial.outcome in ended]
+    begun = [t for number in finalists for t in (*seeds_of(study, number), *folds_of(study.trials(), number))]
+    return [trial for trial in begun if trial.outcome in ended]

@@ -1,12 +1,14 @@
 """The finals at the end of a search, as large as the reserve of its budget affords."""
 
 import logging
+from collections.abc import Sequence
 
 from search.durations import format_duration
 from search.finals.repeats import choose
 from search.finals.session import Request, Result, run_finals
 from search.placement import Resources
 from search.study import Study
+from search.trial import Trial
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +32,9 @@ def hold_finals(study: Study, reserve: float, resources: Resources) -> Result | 
         )
         return None
     top, seeds = size
-    log.info("finals: the best %d and the baselines, %d trainings of each, from the reserve of the budget", top, seeds)
+    folds = study.objective.other_folds
+    said = f"{seeds} trainings of each{f', and on {folds} other folds to break a tie' if folds else ''}"
+    log.info("finals: the best %d and the baselines, %s, from the reserve of the budget", top, said)
     return run_finals(Request(study.folder, top, seeds, reopen=None, resources=resources))
 
 
@@ -54,10 +58,18 @@ def allowance(study: Study, reserve: float) -> float:
 def affordable(study: Study, reserve: float) -> tuple[int, int] | None:
     """(best trials, trainings of each) of the finals that a reserve pays for; None if it pays for none.
 
-    A training with another seed is taken to cost what the first one did. Raises NoFinalist.
+    A training with another seed, or on another fold, is taken to cost what the first one did. Raises NoFinalist.
     """
     left = allowance(study, reserve)
     for top, seeds in _SIZES:
-        if (seeds - 1) * sum(trial.seconds for trial in choose(study, top)) <= left:
+        if _cost(study, choose(study, top), seeds) <= left:
             return top, seeds
     return None
+
+
+def _cost(study: Study, finalists: Sequence[Trial], seeds: int) -> float:
+    """Seconds of training that finals take: other seeds of all, and other folds of those that a tie may be between."""
+    of_one = {t.number: sum(epoch.seconds for epoch in t.last_training) for t in finalists}
+    may_win = [trial.number for trial in finalists if study.may_win(trial)]
+    folds = study.objective.other_folds if len(may_win) > 1 else 0
+    return (seeds - 1) * sum(of_one.values()) + folds * sum(of_one[number] for number in may_win)

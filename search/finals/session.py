@@ -179,11 +179,13 @@ class _Finals:
         return Result(None, None, stopped_early(refit)) if refit.stopping else self.tell()
 
     def _train(self, prepared: PreparedData) -> None:
-        lacking = self.repeats.lacking()
+        interrupted = [self.study.trial(number) for number in self.repeats.interrupted]
+        folds = len(self.repeats.lacking_folds()) + sum(trial.fold is not None for trial in interrupted)
         log.info(
-            "finalists: %s; %d trainings to go",
+            "finalists: %s; %d trainings to go%s",
             ", ".join(f"trial {trial.name}" for trial in self.finalists),
-            sum(lacking.values()) + len(self.repeats.interrupted),
+            self.repeats.left + len(interrupted),
+            f", {folds} of them on other folds, to break a tie" if folds else "",
         )
         self._drive(self.repeats, prepared)
 
@@ -248,7 +250,7 @@ class _Finals:
             raise NoFinalist(f"{self.study.folder}: of no trial that may win a checkpoint is left; search again")
         validation, test = self.sealed.scored(trainings, self.space.task.labels)
         objective = self.study.objective
-        breakers = tie_breakers(objective, trainings)
+        breakers = tie_breakers(objective, trainings, self.study.trials())
         verdict = judge(validation, test, objective.judged, may_win=eligible, breakers=breakers)
         lost = broken(self.study, list(trainings))
         return describe(self.study.folder, verdict, self.finalists, trainings, lost, self.sealed.openings)

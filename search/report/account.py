@@ -28,15 +28,21 @@ class Saved:
 
 @dataclass(frozen=True)
 class Spread:
-    """What one configuration reached with several seeds."""
+    """What one configuration reached with several seeds.
+
+    metric: in which, where it is not the first objective.
+    """
 
     trial: Trial
     repeats: tuple[Trial, ...]
+    metric: str | None = None
 
     @property
     def values(self) -> list[float]:
-        """The first objective of each seed that was trained in full."""
-        return [trial.value for trial in (self.trial, *self.repeats) if trial.value is not None]
+        """The metric of each seed that was trained in full."""
+        full = [trial for trial in (self.trial, *self.repeats) if trial.value is not None]
+        found = [trial.epochs[-1].metrics.get(self.metric) if self.metric else trial.value for trial in full]
+        return [value for value in found if value is not None]
 
     @property
     def mean(self) -> float:
@@ -66,6 +72,8 @@ def fate(trial: Trial) -> str:
     if trial.outcome is Outcome.FULL:
         kind = "searched" if trial.searched else "baselines" if trial.baseline else "other seeds"
         return f"trained in full, {kind}"
+    if trial.outcome is Outcome.FOLD:
+        return "trained in full, on other folds"
     return "not ended" if trial.outcome is Outcome.OPEN else trial.outcome.value
 
 
@@ -81,10 +89,10 @@ def saved(trials: Iterable[Trial]) -> Saved:
     return Saved(trained, left, seconds)
 
 
-def spreads(trials: list[Trial]) -> list[Spread]:
-    """The configurations that were trained with several seeds, in order of their first trial."""
+def spreads(trials: list[Trial], metric: str | None = None) -> list[Spread]:
+    """The configurations that were trained with several seeds, in order of their first trial; metric: as in Spread."""
     repeats: dict[int, list[Trial]] = {}
     for trial in trials:
-        if trial.repeats is not None and trial.refit is None:
+        if trial.repeats is not None and trial.on_own_split:
             repeats.setdefault(trial.repeats, []).append(trial)
-    return [Spread(trials[origin], tuple(group)) for origin, group in sorted(repeats.items())]
+    return [Spread(trials[origin], tuple(group), metric) for origin, group in sorted(repeats.items())]

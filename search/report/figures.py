@@ -87,12 +87,12 @@ def _curve(trial: Trial) -> list[tuple[float, float, str]]:
 
 
 def losses(trial: Trial) -> go.Figure:
-    """A trial's loss on training and validation films, epoch by epoch."""
+    """A trial's loss on training and validation films, epoch by epoch, in the last of its trainings."""
     figure = blank(340, "epoch", "loss")
-    epochs = [epoch.epoch for epoch in trial.epochs]
+    epochs = [epoch.epoch for epoch in trial.last_training]
     curves = {
-        "training loss": ([epoch.train_loss for epoch in trial.epochs], ORANGE),
-        "validation log loss": ([epoch.metrics["log_loss"] for epoch in trial.epochs], BLUE),
+        "training loss": ([epoch.train_loss for epoch in trial.last_training], ORANGE),
+        "validation log loss": ([epoch.metrics["log_loss"] for epoch in trial.last_training], BLUE),
     }
     for name, (values, color) in curves.items():
         figure.add_scatter(x=epochs, y=values, name=name, mode="lines+markers", line={"color": color}, marker_size=5)
@@ -155,16 +155,16 @@ def first_decision(trial: Trial, rungs: Rungs) -> float | None:
     return next((epoch.value for epoch in trial.epochs if epoch.epoch == first), None)
 
 
-def families(trials: Sequence[Trial], rungs: Rungs, metric: str, staged: bool) -> go.Figure:
+def families(trials: Sequence[Trial], rungs: Rungs, metric: str, stages: int) -> go.Figure:
     """The objective by architecture family, at the first rung and in full.
 
-    staged: the first rung ends a stage on smaller or fewer films, which only searched trials go through.
+    stages: of the search's trials; a trial of another number of them has nothing to compare at the first rung.
     """
     figure = blank(380, "", metric)
     groups = {
         "at the first rung": (
             GREY,
-            {trial.number: first_decision(trial, rungs) for trial in trials if trial.searched or not staged},
+            {trial.number: first_decision(trial, rungs) for trial in trials if trial.stages == stages},
         ),
         "trained in full": (BLUE, {trial.number: trial.value for trial in trials if trial.outcome is Outcome.FULL}),
     }

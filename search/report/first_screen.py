@@ -8,7 +8,7 @@ from search.durations import format_duration
 from search.evidence import words as evidence_words
 from search.finals import words
 from search.report.names import progress, standing, title
-from search.report.reading import Reading, date
+from search.report.reading import Reading, date, named
 from search.trial import Outcome, Trial
 
 RESEARCH_ONLY = "Research only: nothing here is made or tested for clinical use."
@@ -43,10 +43,11 @@ def _of_search(reading: Reading) -> list[str]:
 
 def _of_finals(reading: Reading, record: Mapping[str, Any]) -> list[str]:
     assert reading.best
-    said = [*words.headline(record, title(reading.best), reading.metric), *_compromises(reading)]
+    said = [*words.headline(record, title(reading.best), named(record["metric"])), *_compromises(reading)]
     leader = reading.overview.winner
     if leader and leader.number != reading.best.number:
-        value = f"validation {reading.metric} {leader.value:.4f} in one training"
+        trained = f"over {reading.folds} folds" if reading.folds > 1 else "in one training"
+        value = f"validation {reading.metric} {leader.value:.4f} {trained}"
         known = leader.number in [row["trial"] for row in record["finalists"]]
         behind = "a tie-breaker put another one first" if record.get("tie") else "other seeds put it behind"
         why = behind if known else "it came after the finals; search.finalize compares it"

@@ -5,6 +5,8 @@ from search.trial import Outcome, Trial
 
 def title(trial: Trial) -> str:
     """A trial's number, with its recipe if it is a baseline, the trial it repeats, or its architecture family."""
+    if trial.fold is not None:
+        return f"{trial.number} ({trial.repeats} on fold {trial.fold + 1})"
     if trial.repeats is not None:
         return f"{trial.number} (another seed of {trial.repeats})"
     return f"{trial.number} (recipe {trial.baseline})" if trial.baseline else f"{trial.number} ({trial.family})"
@@ -12,7 +14,7 @@ def title(trial: Trial) -> str:
 
 def standing(trial: Trial) -> str:
     """How a trial ended, if it has."""
-    return "not ended" if trial.outcome is Outcome.OPEN else trial.outcome.value
+    return {Outcome.OPEN: "not ended", Outcome.FOLD: "other fold"}.get(trial.outcome, trial.outcome.value)
 
 
 def progress(trial: Trial) -> str:

@@ -54,9 +54,9 @@ def common(reading: Reading) -> dict[str, Any]:
     """What every template knows.
 
     study, trials, facts, header (of the space), best (the winner), metrics and metric (the objectives' names), title
-    (of a trial), stages and first_rung (of the rungs).
+    (of a trial), stages and first_rung (of the rungs), folds (of a trial).
     """
-    names = ("study", "trials", "facts", "header", "best", "metrics", "metric", "stages", "first_rung")
+    names = ("study", "trials", "facts", "header", "best", "metrics", "metric", "stages", "first_rung", "folds")
     return {**{name: getattr(reading, name) for name in names}, "title": title}
 
 

@@ -6,7 +6,7 @@ from search.finals import words
 from search.report import figures
 from search.report.account import spreads
 from search.report.drawing import draw
-from search.report.reading import Reading
+from search.report.reading import Reading, named
 
 
 def winner(reading: Reading) -> dict[str, Any] | None:
@@ -34,6 +34,10 @@ def finalists(reading: Reading) -> dict[str, Any] | None:
 
 
 def seeds(reading: Reading) -> dict[str, Any] | None:
-    """How far the objective moves by chance."""
-    found = spreads(reading.trials)
-    return {"spreads": found} if found else None
+    """How far the objective moves by chance; where it is a mean over folds, what of it each training has."""
+    if reading.folds > 1:
+        own = reading.study.objective.judged
+        found, metric = spreads(reading.trials, own), named(own)
+    else:
+        found, metric = spreads(reading.trials), reading.metric
+    return {"spreads": found, "metric": metric} if found else None

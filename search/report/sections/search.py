@@ -93,7 +93,7 @@ def families(reading: Reading) -> dict[str, Any]:
     """Architecture family against the objective."""
     if not reading.is_trained:
         return {"figure": None}
-    return {"figure": draw(figures.families(reading.drawn, reading.rungs, reading.metric, bool(reading.stages)))}
+    return {"figure": draw(figures.families(reading.drawn, reading.rungs, reading.metric, reading.fidelities.stages))}
 
 
 def _compared(reading: Reading) -> dict[str, Any]:
