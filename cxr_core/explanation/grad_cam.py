@@ -33,7 +33,8 @@ class GradCam:
         """Find the layers, unless `maps` tells them. Raises NoFeatureMap.
 
         films: a few, normalised, on the model's device, (N, 1, S, S). mirror: the mean of a film's map and its mirror
-        image's, where probabilities are such means (of smaller views, `Views.zoom`, there are no maps). crop: side of the central square that the model cuts out itself.
+        image's, where probabilities are such means; of smaller views (`Views.zoom`) there are none. crop: side of the
+        central square that the model cuts out itself.
         """
         self.model, self.mirror, self.crop = model.eval(), mirror, crop
         self.maps = list(maps or find_feature_maps(model, films))
