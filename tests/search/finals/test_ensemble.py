@@ -72,7 +72,7 @@ def test_members_are_chosen_on_validation_among_all_kept_networks(finalized, rec
     assert [trial.number for trial in candidates(finalized)] == [0, 1, 2, 3]
     labels = kept(finalized, 0, "val")[0]
     scores = np.stack([kept(finalized, number, "val")[1] for number in range(4)])
-    weights = select_models(labels[:, None], scores[:, :, None], "auroc_macro").weights
+    weights = select_models(labels[:, None], scores[:, :, None], "auroc_macro", bags=20).weights
     assert {m["trial"]: m["weight"] for m in record["members"]} == {n: w for n, w in enumerate(weights) if w}
     assert len(record["members"]) > 1  # or this study shows nothing
 
@@ -198,7 +198,7 @@ def test_another_opening_chooses_anew_among_all(study):
     second = Study(study.folder).facts["test_openings"][1]
     assert second["trials"] == [2]
     scores = np.stack([kept(study, number, "val")[1] for number in range(3)])
-    counts = select_models(kept(study, 0, "val")[0][:, None], scores[:, :, None], "auroc_macro").counts
+    counts = select_models(kept(study, 0, "val")[0][:, None], scores[:, :, None], "auroc_macro", bags=20).counts
     assert second["ensemble"] == [[number, count] for number, count in enumerate(counts) if count]
 
 
