@@ -9,8 +9,8 @@ RUN = PYTHONPATH=$(CURDIR) $(VENV)/bin/python
 
 search: environment
 	$(RUN) -m search.run --space spaces/multilabel.yaml --study first --fresh --time 5m \
-	    --set data.image_size=64 --set 'space.epochs={int: [8, 16], step: 8}' \
-	    --set 'baselines=[recipes/three_conv.yaml, recipes/resnet18.yaml]' \
+	    --set budget.reserve=0.4 --set data.image_size=64 --set 'space.epochs={int: [8, 16], step: 8}' \
+	    --set 'baselines=[recipes/three_conv.yaml]' \
 	    --set 'space.model.choice={small_cnn: {width: {int: [16, 32], step: 16}}, inception_resnet: {width: 16, residual_scale: {float: [0.05, 1.0], log: true}}, resnet18: {}, densenet121: {}}'
 
 # The tests of single parts run side by side, on one thread each; a whole search takes all cores itself.

@@ -16,7 +16,7 @@ import argparse
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -80,6 +80,10 @@ PUBLISHED = {
     "Google AutoML Vision": "0.991 / 0.946",
 }
 """AUROC / accuracy on the test films of PneumoniaMNIST, from MedMNIST v2 (Yang et al. 2023, Scientific Data 10:41)."""
+
+
+Figure = tuple[float, np.ndarray]
+"""A value, and what it is in each resample of the patients."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,18 +190,36 @@ def _table(of: DataSet, recipes: Path, films: Path, studies: Sequence[Path]) -> 
     labels = list(next(_recipes(of))[0].task.labels)
     table = pd.read_parquet(studies[0] / "test" / "films.parquet")
     targets = table[labels].to_numpy(np.float64)
+    counted = np.nansum(targets, axis=0) >= _FEWEST
     rows = [row for study in studies for row in _of_study(study, table["image"])]
     rows += _of_recipes(of, recipes, films, table["image"])
-    counted = np.nansum(targets, axis=0) >= _FEWEST
-    compared = _Compared(targets[:, counted], table["patient"].to_numpy(), of.metrics)
+    figures = _figures(of.metrics, rows, targets[:, counted], table["patient"].to_numpy(), counted)
     head = ["", "trained", *(f"{_TITLES[name]} [95 %]" for name in of.metrics), "AUROC minus the winner's"]
-    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|", *compared.lines(rows, counted)]
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    value, samples = figures[0]["auroc_macro"]
+    for row, reached in zip(rows, figures, strict=True):
+        cells = [_interval(*reached[name]) for name in of.metrics]
+        above, resampled = reached["auroc_macro"]
+        less = "" if row is rows[0] else _interval(above - value, resampled - samples)
+        lines.append(f"| {row.name} | {row.about} | {' | '.join(cells)} | {less} |")
     if of.title == "PneumoniaMNIST":
         lines += [f"| {name} (published) | | {value.replace(' / ', ' | ')} | |" for name, value in PUBLISHED.items()]
-    about = (
-        f"{len(table)} test films of {table['patient'].nunique()} patients, {counted.sum()} of {len(labels)} findings"
-    )
-    return f"## {of.title}\n\n{about}\n\n" + "\n".join(lines)
+    patients, findings = table["patient"].nunique(), f"{counted.sum()} of {len(labels)} findings"
+    about = f"{len(table)} test films of {patients} patients, {findings}. {_spread(of, len(studies), figures)}"
+    return f"## {of.title}\n\n{about.strip()}\n\n" + "\n".join(lines)
+
+
+def _spread(of: DataSet, studies: int, figures: Sequence[Mapping[str, Figure]]) -> str:
+    """The median over searches, and from where to where; a search has two rows, its winner's and its ensemble's."""
+    if studies < 2:
+        return ""
+    told = []
+    for place, who in enumerate(("winner", "ensemble")):
+        for name in of.metrics:
+            values = [of_row[name][0] for of_row in figures[place : 2 * studies : 2]]
+            middle = f"{np.median(values):.4f} ({min(values):.4f} to {max(values):.4f})"
+            told.append(f"{who}, {_TITLES[name]} {middle}")
+    return f"Median over {studies} searches: {'; '.join(told)}."
 
 
 def _of_study(folder: Path, images: pd.Series) -> Iterator[Row]:
@@ -239,30 +261,21 @@ def _of_recipes(of: DataSet, recipes: Path, folder: Path, images: pd.Series) -> 
         yield Row(recipe.name, f"{side} px, {epochs} of {own} epochs", read_scores(kept).loc[images].to_numpy()[None])
 
 
-@dataclass(frozen=True, eq=False)
-class _Compared:
-    """Rows on the same test films, by the same resamples of their patients."""
-
-    targets: np.ndarray
-    patients: np.ndarray
-    metrics: tuple[str, ...]
-
-    def lines(self, rows: Sequence[Row], counted: np.ndarray) -> Iterator[str]:
-        """Markdown, the first row being the one that the others are compared with; counted: the findings, (C,) bool."""
-        stacked = np.concatenate([row.scores[..., counted] for row in rows])
-        of_row = np.repeat(np.arange(len(rows)), [len(row.scores) for row in rows])
-        drawn = bootstrap(self.targets, stacked, self.patients, self.metrics)
-        means, samples = {}, {}
-        for name in self.metrics:
-            points = np.array([macro(per_label(EPOCH_METRICS[name], self.targets, one)) for one in stacked])
-            resampled = macro_samples(drawn[name])
-            means[name] = [points[of_row == index].mean() for index in range(len(rows))]
-            samples[name] = np.stack([resampled[:, of_row == index].mean(axis=1) for index in range(len(rows))], axis=1)
-        for index, row in enumerate(rows):
-            cells = [_interval(means[name][index], samples[name][:, index]) for name in self.metrics]
-            area, areas = means["auroc_macro"], samples["auroc_macro"]
-            less = _interval(area[index] - area[0], areas[:, index] - areas[:, 0]) if index else ""
-            yield f"| {row.name} | {row.about} | {' | '.join(cells)} | {less} |"
+def _figures(
+    metrics: Sequence[str], rows: Sequence[Row], targets: np.ndarray, patients: np.ndarray, counted: np.ndarray
+) -> list[dict[str, Figure]]:
+    """Of each row the mean over its trainings, by metric; targets: (N, C'), of the counted findings, (C,) bool."""
+    stacked = np.concatenate([row.scores[..., counted] for row in rows])
+    of_row = np.repeat(np.arange(len(rows)), [len(row.scores) for row in rows])
+    drawn = bootstrap(targets, stacked, patients, metrics)
+    figures: list[dict[str, Figure]] = [{} for _ in rows]
+    for name in metrics:
+        points = np.array([macro(per_label(EPOCH_METRICS[name], targets, one)) for one in stacked])
+        resampled = macro_samples(drawn[name])
+        for index, figure in enumerate(figures):
+            trainings = of_row == index
+            figure[name] = float(points[trainings].mean()), resampled[:, trainings].mean(axis=1)
+    return figures
 
 
 _TITLES = {"auroc_macro": "AUROC", "accuracy": "accuracy"}
