@@ -11,7 +11,7 @@ def headline(record: Mapping[str, Any], winner: str, metric: str) -> list[str]:
     interval = f"95 % interval {in_words(test['low'])} to {in_words(test['high'])}"
     over = f", the mean of {seeds} seeds" if seeds > 1 else ""
     who = f"trial {winner}, test {metric} {in_words(test['mean'])} ({interval}){over}."
-    how = "Chosen by a tie-breaker among" if record.get("tie") else "Best of"
+    how = "Chosen among" if record.get("tie") else "Best of"
     first = f"{how} {count} finalists on validation: {who}" if count > 1 else f"The only finalist: {who}"
     return [first, record["sentence"], *record["warnings"], optimism(record)]
 
