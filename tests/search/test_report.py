@@ -125,7 +125,8 @@ def test_every_trial_stands_once_in_the_leaderboard_with_its_outcome(study, spac
     train(study, propose(study, space), 0.6)
     page = Page(study)
     said = dict(zip(page.column("trial"), page.column("outcome"), strict=True))
-    ended = [f"{outcome}: because of {outcome}" for outcome in list(Outcome)[1:]]
+    named = {**{outcome: outcome.value for outcome in Outcome}, Outcome.FOLD: "other fold"}
+    ended = [f"{named[outcome]}: because of {outcome}" for outcome in list(Outcome)[1:]]
     assert said == {str(number): text for number, text in enumerate(["full", *ended, "not ended"])}
     assert len(page.column("trial")) == len(said)
     assert "1 not ended" in page.first_screen
