@@ -46,11 +46,18 @@ def candidates(study: Study) -> list[Trial]:
 
 
 def choose_members(validation: Scored, metric: str) -> dict[int, int]:
-    """How often each member is taken, by its number; validation: scores of one training each."""
+    """How often each member is taken, by its number; validation: scores of one training each.
+
+    They are selected in bags, unless these come out worse on validation than the best network alone.
+    """
     numbers = list(validation.scores)
     scores = np.concatenate([validation.scores[number] for number in numbers])
-    counts = select_models(validation.targets, scores, metric, bags=_BAGS).counts
-    return {number: count for number, count in zip(numbers, counts, strict=True) if count}
+    sign = 1 if EPOCH_METRICS[metric].direction == "maximize" else -1
+    alone = select_models(validation.targets, scores, metric, best=1, steps=0)
+    chosen = select_models(validation.targets, scores, metric, bags=_BAGS)
+    if sign * chosen.value < sign * alone.value:
+        chosen = select_models(validation.targets, scores, metric)
+    return {number: count for number, count in zip(numbers, chosen.counts, strict=True) if count}
 
 
 def read_ensemble(folder: Path) -> dict[str, Any] | None:
