@@ -192,7 +192,9 @@ def _table(of: DataSet, recipes: Path, films: Path, studies: Sequence[Path]) -> 
     targets = table[labels].to_numpy(np.float64)
     counted = np.nansum(targets, axis=0) >= _FEWEST
     rows = [row for study in studies for row in _of_study(study, table["image"])]
-    rows += _of_recipes(of, recipes, films, table["image"])
+    trained = list(_of_recipes(of, recipes, films, table["image"]))
+    rows += trained
+    absent = [recipe.name for recipe, _ in _recipes(of) if recipe.name not in {row.name for row in trained}]
     figures = _figures(of.metrics, rows, targets[:, counted], table["patient"].to_numpy(), counted)
     head = ["", "trained", *(f"{_TITLES[name]} [95 %]" for name in of.metrics), "AUROC minus the winner's"]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
@@ -206,7 +208,8 @@ def _table(of: DataSet, recipes: Path, films: Path, studies: Sequence[Path]) -> 
         lines += [f"| {name} (published) | | {value.replace(' / ', ' | ')} | |" for name, value in PUBLISHED.items()]
     patients, findings = table["patient"].nunique(), f"{counted.sum()} of {len(labels)} findings"
     about = f"{len(table)} test films of {patients} patients, {findings}. {_spread(of, len(studies), figures)}"
-    return f"## {of.title}\n\n{about.strip()}\n\n" + "\n".join(lines)
+    missing = f"\n\nNot trained yet: {', '.join(absent)}." if absent else ""
+    return f"## {of.title}\n\n{about.strip()}\n\n" + "\n".join(lines) + missing
 
 
 def _spread(of: DataSet, studies: int, figures: Sequence[Mapping[str, Figure]]) -> str:
