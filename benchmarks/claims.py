@@ -176,18 +176,19 @@ def _train_one(of: DataSet, films: Path, name: str, folder: Path, settings: Sequ
 
 _PROTOCOL = f"""\
 AUROC on the official test films (on nih_mini the mean over the findings with at least {_FEWEST} positive test films),
-accuracy at the threshold 0.5, each with a 95 % interval over patients, and the paired difference from the winner of the
-first search: below 0, and its interval too, where that winner is better.
+accuracy at the threshold 0.5, each with a 95 % interval over patients, and the paired difference from the winner of
+the first search: below 0, and its interval too, where that winner is better.
 
-Searches: `python -m search.run --space SPACE --data FILMS --seed N`, spaces/pneumonia.yaml (its 15 minutes on 2 cores, of
-which the finals took 5; other programs ran beside it) and benchmarks/claims_nih_mini.yaml. Winner and ensemble were
-chosen on validation films. The space for pneumonia was not: whoever wrote it, and the recipe pneumonia_small_net in it,
-had seen what helps on these test films, the smaller views of zoom_tta above all. Other films must confirm these figures.
+Searches: `python -m search.run --space SPACE --data FILMS --seed N`, spaces/pneumonia.yaml (its 15 minutes on 2
+cores, of which the finals took 5; other programs ran beside it) and benchmarks/claims_nih_mini.yaml. Winner and
+ensemble were chosen on validation films. The space for pneumonia was not: whoever wrote it, and the recipe
+pneumonia_small_net in it, had seen what helps on these test films, the smaller views of zoom_tta above all. Other
+films must confirm these figures.
 
-Recipes: their own hyperparameters, random initial weights (ImageNet's cannot be downloaded on this machine), one training
-each, schedules shortened to what the stated minutes of a core pay for: the large networks are far from what they reach
-in full, and this table says nothing about them at their own size and length. Left out are the two recipes that train
-nothing but a last layer on ImageNet's features."""
+Recipes: their own hyperparameters, random initial weights (ImageNet's cannot be downloaded on this machine), one
+training each, schedules shortened to what the stated minutes of a core pay for: the large networks are far from what
+they reach in full, and this table says nothing about them at their own size and length. Left out are the two recipes
+that train nothing but a last layer on ImageNet's features."""
 
 
 def _table(of: DataSet, recipes: Path, films: Path, studies: Sequence[Path]) -> str:
