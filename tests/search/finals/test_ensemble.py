@@ -12,8 +12,9 @@ from cxr_core.checkpoint import load_checkpoint
 from cxr_core.ensemble import select_models
 from search.checkpoints import Checkpoints
 from search.finalize import main
-from search.finals.ensemble import candidates, read_ensemble
+from search.finals.ensemble import candidates, choose_members, read_ensemble
 from search.finals.ensemble_words import sentences
+from search.finals.verdict import Scored
 from search.kept_scores import read_scores
 from search.space import load_space
 from search.study import Study
@@ -72,8 +73,9 @@ def test_members_are_chosen_on_validation_among_all_kept_networks(finalized, rec
     assert [trial.number for trial in candidates(finalized)] == [0, 1, 2, 3]
     labels = kept(finalized, 0, "val")[0]
     scores = np.stack([kept(finalized, number, "val")[1] for number in range(4)])
-    weights = select_models(labels[:, None], scores[:, :, None], "auroc_macro", bags=20).weights
-    assert {m["trial"]: m["weight"] for m in record["members"]} == {n: w for n, w in enumerate(weights) if w}
+    counts = choose_members(scored(labels, scores), "auroc_macro")
+    total = sum(counts.values())
+    assert {m["trial"]: m["weight"] for m in record["members"]} == {n: count / total for n, count in counts.items()}
     assert len(record["members"]) > 1  # or this study shows nothing
 
 
@@ -189,6 +191,27 @@ def test_a_network_that_came_after_the_opening_changes_nothing(study):
     assert len(Study(study.folder).facts["test_openings"]) == 1
 
 
+def scored(labels, scores):
+    """Scores (M, N) of one finding on N films as those of M trainings."""
+    return Scored(labels[:, None], np.arange(len(labels)), {n: one[None, :, None] for n, one in enumerate(scores)})
+
+
+@pytest.mark.parametrize(("others", "bags"), [("as good", 20), ("blind", 0)])
+def test_members_are_selected_in_bags_unless_the_best_network_alone_is_better(others, bags):
+    """Half of the bags do not know the best network, and drag the ensemble down where the others know nothing."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(200) % 2
+    seen = np.ones(6) if others == "as good" else np.arange(6) == 0
+    scores = 1 / (1 + np.exp(-(2 * labels - 1) * 1.5 * seen[:, None] - rng.normal(size=(6, 200))))
+    targets = labels[:, None].astype(float)
+    expected, other = (
+        select_models(targets, scores[..., None], "auroc_macro", bags=count).counts for count in (bags, 20 - bags)
+    )
+    chosen = choose_members(scored(labels.astype(float), scores), "auroc_macro")
+    assert chosen == {number: count for number, count in enumerate(expected) if count}
+    assert expected != other  # or this would show nothing
+
+
 def test_another_opening_chooses_anew_among_all(study):
     for seed in range(2):
         train(study, seed)
@@ -198,8 +221,8 @@ def test_another_opening_chooses_anew_among_all(study):
     second = Study(study.folder).facts["test_openings"][1]
     assert second["trials"] == [2]
     scores = np.stack([kept(study, number, "val")[1] for number in range(3)])
-    counts = select_models(kept(study, 0, "val")[0][:, None], scores[:, :, None], "auroc_macro", bags=20).counts
-    assert second["ensemble"] == [[number, count] for number, count in enumerate(counts) if count]
+    validation = scored(kept(study, 0, "val")[0], scores)
+    assert second["ensemble"] == [list(member) for member in choose_members(validation, "auroc_macro").items()]
 
 
 def test_finals_from_before_there_were_ensembles_have_one_of_what_they_evaluated(study):
