@@ -39,8 +39,7 @@ def drive(study: Study, legs: Legs, prepared: PreparedData, resources: Resources
     from search.ray_legs import run_legs
 
     place = workplace(study, legs, prepared, resources)
-    # The first look at a network imports seconds' worth of torch; it might as well do so while Ray starts.
-    threading.Thread(target=measure_model, args=(Chosen("small_cnn"), 32, 1, 0.0), daemon=True).start()
+    warm_up()  # while Ray starts
     noted = time.monotonic()
     study.note("session", {"at": time.time(), "slots": resources.concurrent, "gpus": resources.gpus, **kind})
     # Ray has a SIGTERM handler of its own: ours comes after it.
@@ -56,6 +55,14 @@ def drive(study: Study, legs: Legs, prepared: PreparedData, resources: Resources
                     study.note("forecast", time.time() + left)
 
         run_legs(legs, place, resources, beat)
+
+
+def warm_up() -> None:
+    """Look at a first network in a thread, as that imports seconds' worth of torch.
+
+    The thread is no daemon: Python aborts if it ends in the middle of these imports, so it is to wait for them.
+    """
+    threading.Thread(target=measure_model, args=(Chosen("small_cnn"), 32, 1, 0.0)).start()
 
 
 def workplace(study: Study, legs: Legs, prepared: PreparedData, resources: Resources) -> "Workplace":

@@ -77,5 +77,5 @@ def test_a_cluster_without_room_for_a_trial_is_told_of_while_the_search_waits(se
 def test_an_address_where_no_ray_answers_ends_the_search_at_once(search):
     process = search.start("--address", "127.0.0.1:9", "--concurrent", "1")
     code, _, err = finish(process)
-    assert code == 3
+    assert code == 3, err
     assert "--address 127.0.0.1:9: no Ray cluster answers" in err
