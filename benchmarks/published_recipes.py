@@ -1,0 +1,155 @@
+"""Trains every published recipe on the films of the claim table, for `benchmarks.claims`.
+
+    python -m benchmarks.published_recipes --films ../shared/data --out claims
+
+One thread for each training, as many at once as there are cores; given again it trains what is not trained. A recipe
+keeps its hyperparameters but begins with random weights, as ImageNet's cannot be had offline, and its schedule is
+shortened, where it must be, to what `--minutes` of a core pay for, to two epochs at least. Those that train a last
+layer only would be nothing without ImageNet's weights and are left out. Films of PneumoniaMNIST, of 28 px, are scaled
+up as little as a network demands.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from cxr_core.data import DataName, PreparedData, TrainingData, prepare
+from cxr_core.models import Infeasible
+from cxr_core.recipe import Recipe, load_recipe
+from cxr_core.train import Training
+
+RECIPES = Path("spaces/recipes")
+_PROBED = 256
+"""Films that a recipe's speed is measured on."""
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Films of the claim table. key: its folder's name; sides: in pixels, of which a network is given the first that it
+    takes."""
+
+    key: str
+    title: str
+    data: str
+    settings: tuple[str, ...]
+    sides: tuple[int, ...]
+    metrics: tuple[str, ...]
+
+    def prepare(self, recipe: Recipe, films: Path) -> PreparedData:
+        return prepare(DataName.parse(self.data.format(films)), recipe.policy, recipe.task)
+
+
+DATA_SETS = (
+    DataSet(
+        "pneumoniamnist",
+        "PneumoniaMNIST",
+        "medmnist:{}/pneumoniamnist.npz",
+        ("task={kind: binary, labels: [Pneumonia]}",),
+        (28, 56, 64, 80),
+        ("auroc_macro", "accuracy"),
+    ),
+    DataSet(
+        "nih_mini",
+        "nih_mini",
+        "nih:{}/nih_mini",
+        ("task={kind: multilabel, labels: chestxray14}", "data.validation=0.15"),
+        (80,),
+        ("auroc_macro",),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """A recipe as it can be trained on a data set, and the overrides that make it so."""
+
+    recipe: Recipe
+    settings: tuple[str, ...]
+
+
+def adapted_recipes(of: DataSet) -> list[Adapted]:
+    """Every recipe that can be trained from random weights, at the least size that its network takes."""
+    return [found for path in sorted(RECIPES.glob("*.yaml")) if (found := _adapt(path, of))]
+
+
+def published_epochs(name: str) -> int:
+    """The epochs of a recipe as it is published."""
+    return load_recipe(RECIPES / f"{name}.yaml").config(0).epochs
+
+
+def _adapt(path: Path, of: DataSet) -> Adapted | None:
+    family = load_recipe(path).config(0).model
+    if family.params.get("freeze_until") is not None:
+        return None
+    random = [f"space.model={{{family.name}: {{pretrained: none}}}}"] if "pretrained" in family.params else []
+    for side in of.sides:
+        settings = (*of.settings, *random, f"data.image_size={side}")
+        recipe = load_recipe(path, list(settings))
+        try:
+            recipe.config(0).footprint()
+        except Infeasible:
+            continue
+        return Adapted(recipe, settings)
+    return None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser("python -m benchmarks.published_recipes")
+    parser.add_argument("--films", type=Path, required=True, help="folder of pneumoniamnist.npz and nih_mini")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=3, help="of a core, that a recipe may take")
+    parser.add_argument("--only", choices=[of.key for of in DATA_SETS], help="one data set")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    for of in DATA_SETS:
+        if args.only in (None, of.key):
+            train_all(of, args.films, args.out / of.key, args.minutes)
+
+
+def train_all(of: DataSet, films: Path, out: Path, minutes: float) -> None:
+    """Train a data set's recipes that are not trained yet."""
+    jobs = []
+    for adapted in adapted_recipes(of):
+        recipe, folder = adapted.recipe, out / adapted.recipe.name
+        if (folder / "metrics.json").exists():
+            continue
+        shutil.rmtree(folder, ignore_errors=True)  # half trained, perhaps for another number of epochs
+        epochs = _affordable(recipe, of.prepare(recipe, films), minutes)
+        print(f"{of.title}: {recipe.name}, {epochs} of {recipe.config(0).epochs} epochs", flush=True)
+        jobs.append((recipe.name, folder, [*adapted.settings, f"space.epochs={epochs}"]))
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        for name, done in pool.map(lambda job: _train(of.data.format(films), *job), jobs):
+            print(f"{of.title}: {name} {done}", flush=True)
+
+
+def _affordable(recipe: Recipe, prepared: PreparedData, minutes: float) -> int:
+    """Epochs that the minutes pay for, by the speed over a few films."""
+    data = TrainingData.open(prepared.cache, prepared.development, recipe.task.labels)
+    probed = data.share(_PROBED / len(data.train))
+    training = Training(replace(recipe.config(0), epochs=1), probed)
+    seconds = len(data.train) / next(training.epochs()).films_per_second
+    return min(recipe.config(0).epochs, max(2, int(60 * minutes / seconds)))
+
+
+def _train(data: str, name: str, folder: Path, settings: Sequence[str]) -> tuple[str, str]:
+    given = [f"--set={setting}" for setting in settings]
+    command = [sys.executable, "-m", "cxr_core.train", str(RECIPES / f"{name}.yaml"), "--data", data]
+    done = subprocess.run(
+        [*command, "--out", str(folder), "--threads", "1", "--device", "cpu", *given],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    return name, "trained" if done.returncode == 0 else f"failed:\n{done.stdout[-2000:]}"
+
+
+if __name__ == "__main__":
+    main()
