@@ -85,7 +85,7 @@ def stressed_metrics(
     """The metrics of STRESSED, and each under each change, such as `auroc_macro_blurred`; NaN where undefined.
 
     films, normalise: on one device. targets: (N, C) in {0, 1, NaN}. views: of a film that was changed. Takes as long as
-    scoring the films 7 times.
+    predicting the films, with these views, 7 times.
     """
     metrics: dict[str, float] = {}
     for change_name, change in CHANGES.items():

@@ -40,10 +40,6 @@ def describe(
     training that is handed over, its best on validation.
     """
     trial_of = {trial.number: trial for trial in finalists}
-    warnings = [
-        *verdict.warnings,
-        *map(_of_broken, broken),
-    ]
     return {
         "study": str(study),
         "metric": verdict.metric,
@@ -51,7 +47,7 @@ def describe(
         "delivered": _delivered(verdict, trainings[verdict.winner]),
         "tie": verdict.tie,
         "sentence": verdict.sentence,
-        "warnings": warnings,
+        "warnings": [*verdict.warnings, *(_of_broken(trial) for trial in broken)],
         "finalists": [_finalist(verdict, trial_of[number], trainings[number]) for number in verdict.order],
         "films": {"validation": _films(verdict.validation), "test": _films(verdict.test)},
         "gap": {
