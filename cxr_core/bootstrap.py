@@ -80,6 +80,48 @@ def bootstrap(
     return stacked if scores.ndim == 3 else {name: samples[:, 0] for name, samples in stacked.items()}
 
 
+def sensitivity_samples(
+    targets: Array,
+    scores: Array,
+    patients: Sequence[object] | NDArray,
+    rates: Array,
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Array:
+    """One finding's sensitivity at given false positive rates in each resample of the patients: (R, G).
+
+    For pointwise bands of a ROC curve (vertical averaging: Fawcett 2006, Pattern Recognition Letters 27:861, sec. 8.1).
+    targets, scores, patients: (N,), NaN targets are left out. rates: (G,) in 0..1. Between two thresholds the curve is
+    straight; where it rises at a rate, its upper end counts. The resamples are those of `bootstrap`. NaN in those
+    without both classes, and everywhere if a score is NaN.
+    """
+    weights = _Weights.draw(np.asarray(patients), resamples, seed)
+    films = _Films.of_label(targets, scores, weights.patient, float("nan"))
+    found = np.full((resamples, len(rates)), np.nan)
+    if not len(films.scores) or np.isnan(films.scores).any():
+        return found
+    order = np.argsort(-films.scores)
+    patient, positive, ranked = films.patient[order], films.positive[order], films.scores[order]
+    last_of_tie = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))
+    for row, drawn in zip(found, weights.of_patient, strict=True):
+        weight = drawn[patient]
+        tp = np.append(0, np.cumsum(weight * positive)[last_of_tie])
+        fp = np.append(0, np.cumsum(weight)[last_of_tie]) - tp
+        if tp[-1] and fp[-1]:
+            row[:] = _upper_line(rates * fp[-1], fp, tp) / tp[-1]
+    return found
+
+
+def _upper_line(at: Array, x: NDArray, y: NDArray) -> Array:
+    """A line through points whose x never falls; where several lie at one x, the last."""
+    before = np.searchsorted(x, at, side="right") - 1
+    after = np.minimum(before + 1, len(x) - 1)
+    run = x[after] - x[before]
+    share = np.divide(at - x[before], run, out=np.zeros(len(at)), where=run > 0)
+    return np.asarray(y[before] + share * (y[after] - y[before]))
+
+
 def macro_samples(samples: Array) -> Array:
     """Mean over the findings, the last axis, that are defined in each resample; NaN where none is."""
     defined = ~np.isnan(samples)

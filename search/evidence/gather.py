@@ -72,7 +72,12 @@ def _discrimination(test: Split) -> dict[str, Any]:
         rates = {"fpr": fpr, "tpr": tpr, "recall": recall, "precision": precision}
         films = curve.positives + curve.negatives
         prevalence = curve.positives / films if films else float("nan")
-        return {name: np.round(values, 5) for name, values in rates.items()} | {"prevalence": prevalence}
+        band = {name: np.round(values, 5) for name, values in test.roc_band(c).items()}
+        return {
+            **{name: np.round(values, 5) for name, values in rates.items()},
+            "band": band,
+            "prevalence": prevalence,
+        }
 
     return {
         "auroc": test.tell("auroc_macro", areas["auroc_macro"]),

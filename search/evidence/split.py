@@ -9,13 +9,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cxr_core.bootstrap import Interval
+from cxr_core.bootstrap import Interval, percentile_interval, sensitivity_samples
 from cxr_core.confusion import RATIOS, called
 from cxr_core.estimates import Estimate, estimate, why_undefined
 
 Array = NDArray[np.floating]
 
 RESAMPLES = 2000
+_RATES = np.linspace(0, 1, 101)
+"""False positive rates of a ROC curve's band."""
 _FEWEST = 5
 """Patients with a finding, or without it, below which an interval over patients would pretend to know something."""
 _FEW = f"fewer than {_FEWEST} patients"
@@ -85,6 +87,16 @@ class Split:
         known = any(told["low"] is not None and not np.isnan(told["low"]) for told in of_label.values())
         bounds = (float(interval.low), float(interval.high)) if known else (float("nan"), float("nan"))
         return {"mean": {**mean, "low": bounds[0], "high": bounds[1]}, "labels": of_label}
+
+    def roc_band(self, label: int) -> dict[str, Array]:
+        """Between which sensitivities the ROC curve of a finding lies at each false positive rate, 95 % at each rate;
+        empty where `tell` would give the area no interval for want of patients.
+        """
+        if self._rests_on_few("auroc_macro", label):
+            return {name: np.empty(0) for name in ("fpr", "low", "high")}
+        known = self.targets[:, label], self.scores[:, label], self.patients
+        interval = percentile_interval(sensitivity_samples(*known, _RATES, resamples=self.resamples))
+        return {"fpr": _RATES, "low": interval.low, "high": interval.high}
 
     def _why(self, metric: str, label: int, threshold: float) -> str:
         calls = None

@@ -11,6 +11,8 @@ from search.report.drawing import BLUE, GREY, ORANGE, RED, blank
 _COLORS = (BLUE, ORANGE, "#3a9c5f", RED, "#8a63c9", "#8c6a4f", "#d06aa8")
 _DASHES = ("solid", "dash", "dot")
 """Seven colours, then the same dashed: more findings than that are told by pointing at them."""
+_BAND = "rgba(47, 127, 224, 0.18)"
+"""BLUE, through which the grid is seen."""
 _SHARE = {"range": [-0.02, 1.02], "tickvals": [0, 0.25, 0.5, 0.75, 1]}
 
 
@@ -20,8 +22,13 @@ def name_of(label: str) -> str:
 
 
 def roc(discrimination: Mapping[str, Any]) -> go.Figure:
-    """Sensitivity against false positives, of each finding that has both classes."""
+    """Sensitivity against false positives, of each finding that has both classes; of one finding with its band."""
     figure = _square("1 - specificity (false positive rate)", "sensitivity")
+    if len(discrimination["curves"]) == 1:
+        (only,) = discrimination["curves"].values()
+        edges: dict[str, Any] = {"mode": "lines", "line_width": 0, **_SILENT}
+        figure.add_scatter(x=only["band"]["fpr"], y=only["band"]["low"], **edges)
+        figure.add_scatter(x=only["band"]["fpr"], y=only["band"]["high"], fill="tonexty", fillcolor=_BAND, **edges)
     figure.add_scatter(x=[0, 1], y=[0, 1], mode="lines", line={"color": GREY, "width": 1, "dash": "dot"}, **_SILENT)
     for place, (label, curves) in enumerate(discrimination["curves"].items()):
         if curves["fpr"]:

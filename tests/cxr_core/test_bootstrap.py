@@ -7,9 +7,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
-from cxr_core.bootstrap import bootstrap, macro_samples, paired_difference, percentile_interval
+from cxr_core.bootstrap import (
+    bootstrap,
+    macro_samples,
+    paired_difference,
+    percentile_interval,
+    sensitivity_samples,
+)
 from cxr_core.metrics import EPOCH_METRICS, macro, per_label
 
 NAN = math.nan
@@ -73,6 +79,26 @@ def test_small_cohorts_in_which_much_is_undefined(films: list[tuple[float, int, 
         for name, metric in EPOCH_METRICS.items():
             expected = metric.of_label(targets[drawn, 0], scores[drawn, 0])
             np.testing.assert_allclose(samples[name][r, 0], expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("levels", [3, 10**6])
+def test_sensitivities_at_a_rate_lie_on_scikit_learns_curve_of_the_resample(levels: int) -> None:
+    targets, scores, patients = cohort(levels=levels)
+    rates = np.linspace(0, 1, 21)
+    samples = sensitivity_samples(targets[:, 0], scores[:, 0], patients, rates, resamples=30, seed=7)
+    for row, films in zip(samples, drawn_films(patients, 30, seed=7), strict=True):
+        truth, score = targets[films, 0], scores[films, 0]
+        known = ~np.isnan(truth)
+        fpr, tpr, _ = roc_curve(truth[known], score[known], drop_intermediate=False)
+        # At a rate where the curve rises, its upper end.
+        highest = [tpr[np.isclose(fpr, rate)].max(initial=np.interp(rate, fpr, tpr)) for rate in rates]
+        np.testing.assert_allclose(row, highest, rtol=0, atol=1e-9)
+
+
+def test_sensitivities_are_undefined_without_both_classes_or_with_a_score_that_is_no_number() -> None:
+    patients, rates = np.arange(4), np.array([0.1, 0.5])
+    for targets, scores in ((np.ones(4), np.arange(4.0)), (np.array([0, 1, 0, 1.0]), np.array([0, 1, NAN, 2]))):
+        assert np.isnan(sensitivity_samples(targets, scores, patients, rates, resamples=5)).all()
 
 
 def test_all_metrics_and_models_share_the_resamples() -> None:

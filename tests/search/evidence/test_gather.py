@@ -78,6 +78,9 @@ def test_areas_under_the_curves_are_scikit_learns_on_the_test_films(evidence, fi
         assert value(found["auprc"], label) == pytest.approx(average_precision_score(truth, score))
         curves = found["curves"][label]
         assert np.trapezoid(curves["tpr"], curves["fpr"]) == pytest.approx(roc_auc_score(truth, score), abs=0.01)
+        band = curves["band"]
+        assert (np.array(band["low"]) <= band["high"]).all()
+        assert np.mean(band["low"]) < roc_auc_score(truth, score) < np.mean(band["high"])
         assert found["auroc"]["labels"][label]["low"] < value(found["auroc"], label)
         assert found["auroc"]["labels"][label]["high"] > value(found["auroc"], label)
     areas = [value(found["auroc"], label) for label in (MASS, THICKENING)]
