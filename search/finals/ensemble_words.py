@@ -32,8 +32,13 @@ def _who(record: Mapping[str, Any]) -> str:
     members, chosen = record["members"], "chosen on validation"
     if len(members) == 1:
         return f"The selection took trial {members[0]['trial']} alone, {chosen}"
-    named = [f"{member['trial']} ({member['weight']:.0%})" for member in members]
+    named = [f"{member['trial']} ({share(member['weight'])})" for member in members]
     return f"An ensemble of {len(members)} networks, {chosen}: trials {', '.join(named[:-1])} and {named[-1]}"
+
+
+def share(weight: float) -> str:
+    """A member's weight as a percentage."""
+    return f"{weight:.0%}" if weight >= 0.01 else "under 1%"
 
 
 def _gained(gain: Mapping[str, Any]) -> str:

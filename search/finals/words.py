@@ -20,7 +20,7 @@ def in_words(value: float | None, signed: bool = False) -> str:
     """A figure of a record with four decimals, or what stands for one that is undefined."""
     if value is None:
         return "-"
-    return f"{value:+.4f}" if signed else f"{value:.4f}"
+    return f"{value:+z.4f}" if signed else f"{value:z.4f}"
 
 
 def reached(side: Mapping[str, Any]) -> str:

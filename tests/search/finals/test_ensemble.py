@@ -13,7 +13,7 @@ from cxr_core.ensemble import select_models
 from search.checkpoints import Checkpoints
 from search.finalize import main
 from search.finals.ensemble import candidates, choose_members, read_ensemble
-from search.finals.ensemble_words import sentences
+from search.finals.ensemble_words import sentences, share
 from search.finals.verdict import Scored
 from search.kept_scores import read_scores
 from search.space import load_space
@@ -284,3 +284,7 @@ def test_a_gain_is_called_noise_in_words(record):
     gain.update(value=None, low=None, high=None)
     assert "it gains an amount that is undefined" in sentences(told)[0]
     assert math.isfinite(record["cost"]["times"]["latency_ms"])
+
+
+def test_a_member_that_is_rarely_taken_is_not_said_to_weigh_nothing():
+    assert [share(weight) for weight in (0.414, 0.01, 0.004)] == ["41%", "1%", "under 1%"]
