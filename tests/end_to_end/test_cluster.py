@@ -65,6 +65,20 @@ def test_a_killed_nodes_legs_go_on_elsewhere_and_a_node_that_joins_is_used(searc
     assert [len(caches(node)) for node in (first, second, third)] == [1, 1, 1]
 
 
+def test_the_finals_of_a_search_are_trained_on_the_cluster(search, cluster, result):
+    """The head has no core for trials, so that whatever is trained is trained on the other node."""
+    cluster.start_head()
+    cluster.add("only")
+    short = ["--set", "asha.mode=none", "--set", "space.epochs=3", "--set", "budget.reserve=0.7"]
+    code, out, err = finish(start(search, cluster, "--concurrent", "1", "--trials", "2", "--json", *short))
+    assert code == 0, err
+    finals = result(out)["finals"]
+    assert [len(row["trainings"]) for row in finals["finalists"]] == [3, 3]
+    assert finals["films"]["test"]["films"] == 600
+    assert all(trial.outcome is Outcome.FULL for trial in search.study.trials())
+    assert (search.study.folder / "model" / "model.onnx").exists()
+
+
 def test_a_cluster_without_room_for_a_trial_is_told_of_while_the_search_waits(search, cluster):
     """Trials on a cluster ask for a GPU, unless they are told otherwise."""
     cluster.start_head()
