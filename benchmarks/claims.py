@@ -1,6 +1,6 @@
 """The claim table: every published recipe beside the winners of searches, on the same films, by the same protocol.
 
-    python -m benchmarks.published_recipes --films ../shared/data --out claims
+    python -m benchmarks.published_recipes --films ../shared/data --out claims --minutes 2 --seeds 3
     python -m benchmarks.claims --films ../shared/data --recipes claims --write \\
         --pneumoniamnist studies/first studies/second studies/third --nih-mini studies/nih
 
@@ -157,10 +157,10 @@ ensemble were chosen on validation films. The space for pneumonia was not: whoev
 pneumonia_small_net in it, had seen what helps on these test films, the smaller views of zoom_tta above all. Other
 films must confirm these figures.
 
-Recipes: their own hyperparameters, random initial weights (ImageNet's cannot be downloaded on this machine), one
-training of one thread each, schedules shortened to what a few minutes of a core pay for: the large networks are far
-from what they reach in full, and this table says nothing about them at their own size and length. Left out are the
-two recipes that train nothing but a last layer on ImageNet's features."""
+Recipes: their own hyperparameters, random initial weights (ImageNet's cannot be downloaded on this machine), schedules
+shortened to what two minutes of a core pay for, to two epochs at least: the large networks are far from what they
+reach in full, and this table says nothing about them at their own size and length. A figure is the mean over the
+seeds. Left out are the two recipes that train nothing but a last layer on ImageNet's features."""
 
 
 def _table(opened: Sequence[Opened]) -> str:
@@ -198,24 +198,32 @@ def _of_study(folder: Path, place: int, images: pd.Series) -> Iterator[Row]:
 
     row = next(row for row in record["finalists"] if row["trial"] == record["winner"])
     seeds = np.stack([scores(training["trial"]) for training in row["trainings"]])
-    yield Row(f"search {place}: winner", f"{row['baseline'] or row['model']}, {len(seeds)} seeds", seeds)
+    yield Row(f"search {place}: winner", f"{row['baseline'] or row['model']}, {_seeds(len(seeds))}", seeds)
     members, counts = zip(*ensemble["basis"]["members"], strict=True)
     mean = mean_probability(np.stack([scores(member) for member in members]), counts)
     yield Row(f"search {place}: ensemble", f"{len(members)} networks", mean[None])
 
 
 def _of_recipe(of: DataSet, adapted: Adapted, recipes: Path, films: Path, images: pd.Series) -> Row | None:
-    """A recipe on the test films, None if it is not trained."""
-    recipe, folder = adapted.recipe, recipes / adapted.recipe.name
-    kept = folder / "test-scores.npz"
-    if not (folder / "metrics.json").exists():
+    """A recipe's trainings on the test films, None if it is not trained."""
+    recipe = adapted.recipe
+    trained = sorted(recipes.glob(f"{recipe.name}/seed-*/metrics.json"))
+    if not trained:
         return None
-    if not kept.exists():
-        _predict_test(of, recipe, films, folder / "model.pt", kept)
-    trained = json.loads((folder / "metrics.json").read_text("utf-8"))
-    epochs = f"{trained['epochs']} of {published_epochs(recipe.name)} epochs"
-    about = f"{recipe.policy.image_size} px, {epochs}, {trained['seconds'] / 60:.1f} min"
-    return Row(recipe.name, about, read_scores(kept).loc[images].to_numpy()[None])
+    scores = []
+    for path in trained:
+        kept = path.with_name("test-scores.npz")
+        if not kept.exists():
+            _predict_test(of, recipe, films, path.with_name("model.pt"), kept)
+        scores.append(read_scores(kept).loc[images].to_numpy())
+    figures = [json.loads(path.read_text("utf-8")) for path in trained]
+    epochs, minutes = figures[0]["epochs"], np.median([one["seconds"] / 60 for one in figures])
+    about = f"{recipe.policy.image_size} px, {epochs} of {published_epochs(recipe.name)} epochs, {minutes:.1f} min"
+    return Row(recipe.name, f"{about}, {_seeds(len(scores))}", np.stack(scores))
+
+
+def _seeds(count: int) -> str:
+    return "1 seed" if count == 1 else f"{count} seeds"
 
 
 def _predict_test(of: DataSet, recipe: Recipe, films: Path, model: Path, kept: Path) -> None:

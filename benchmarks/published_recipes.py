@@ -1,8 +1,8 @@
 """Trains every published recipe on the films of the claim table, for `benchmarks.claims`.
 
-    python -m benchmarks.published_recipes --films ../shared/data --out claims
+    python -m benchmarks.published_recipes --films ../shared/data --out claims --seeds 3
 
-One thread for each training, as many at once as there are cores; given again it trains what is not trained. A recipe
+Into claims/DATA_SET/RECIPE/seed-N. One thread for each training, as many at once as there are cores; given again it trains what is not trained. A recipe
 keeps its hyperparameters but begins with random weights, as ImageNet's cannot be had offline, and its schedule is
 shortened, where it must be, to what `--minutes` of a core pay for, to two epochs at least. Those that train a last
 layer only would be nothing without ImageNet's weights and are left out. Films of PneumoniaMNIST, of 28 px, are scaled
@@ -10,6 +10,7 @@ up as little as a network demands.
 """
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
@@ -106,28 +107,39 @@ def main() -> None:
     parser.add_argument("--films", type=Path, required=True, help="folder of pneumoniamnist.npz and nih_mini")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=3, help="of a core, that a recipe may take")
+    parser.add_argument("--seeds", type=int, default=1, help="trainings of each recipe")
     parser.add_argument("--only", choices=[of.key for of in DATA_SETS], help="one data set")
     args = parser.parse_args()
     torch.set_num_threads(1)
     for of in DATA_SETS:
         if args.only in (None, of.key):
-            train_all(of, args.films, args.out / of.key, args.minutes)
+            train_all(of, args.films, args.out / of.key, args.minutes, args.seeds)
 
 
-def train_all(of: DataSet, films: Path, out: Path, minutes: float) -> None:
+def train_all(of: DataSet, films: Path, out: Path, minutes: float, seeds: int) -> None:
     """Train a data set's recipes that are not trained yet."""
     jobs = []
     for adapted in adapted_recipes(of):
-        recipe, folder = adapted.recipe, out / adapted.recipe.name
-        if (folder / "metrics.json").exists():
+        recipe = adapted.recipe
+        absent = [seed for seed in range(seeds) if not results(out, recipe.name, seed).exists()]
+        if not absent:
             continue
-        shutil.rmtree(folder, ignore_errors=True)  # half trained, perhaps for another number of epochs
-        epochs = _affordable(recipe, of.prepare(recipe, films), minutes)
-        print(f"{of.title}: {recipe.name}, {epochs} of {recipe.config(0).epochs} epochs", flush=True)
-        jobs.append((recipe.name, folder, [*adapted.settings, f"space.epochs={epochs}"]))
+        first = results(out, recipe.name, 0)
+        if first.exists():
+            epochs = int(json.loads(first.read_text("utf-8"))["epochs"])
+        else:
+            epochs = _affordable(recipe, of.prepare(recipe, films), minutes)
+        print(f"{of.title}: {recipe.name}, {epochs} of {recipe.config(0).epochs} epochs, seeds {absent}", flush=True)
+        settings = [*adapted.settings, f"space.epochs={epochs}"]
+        jobs += [(recipe.name, results(out, recipe.name, seed).parent, seed, settings) for seed in absent]
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        for name, done in pool.map(lambda job: _train(of.data.format(films), *job), jobs):
-            print(f"{of.title}: {name} {done}", flush=True)
+        for told in pool.map(lambda job: _train(of.data.format(films), *job), jobs):
+            print(f"{of.title}: {told}", flush=True)
+
+
+def results(out: Path, name: str, seed: int) -> Path:
+    """The figures of a training, beside its network; there once it is trained."""
+    return out / name / f"seed-{seed}" / "metrics.json"
 
 
 def _affordable(recipe: Recipe, prepared: PreparedData, minutes: float) -> int:
@@ -139,16 +151,17 @@ def _affordable(recipe: Recipe, prepared: PreparedData, minutes: float) -> int:
     return min(recipe.config(0).epochs, max(2, int(60 * minutes / seconds)))
 
 
-def _train(data: str, name: str, folder: Path, settings: Sequence[str]) -> tuple[str, str]:
+def _train(data: str, name: str, folder: Path, seed: int, settings: Sequence[str]) -> str:
+    shutil.rmtree(folder, ignore_errors=True)  # half trained, perhaps for another number of epochs
     given = [f"--set={setting}" for setting in settings]
     command = [sys.executable, "-m", "cxr_core.train", str(RECIPES / f"{name}.yaml"), "--data", data]
     done = subprocess.run(
-        [*command, "--out", str(folder), "--threads", "1", "--device", "cpu", *given],
+        [*command, "--out", str(folder), "--seed", str(seed), "--threads", "1", "--device", "cpu", *given],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
-    return name, "trained" if done.returncode == 0 else f"failed:\n{done.stdout[-2000:]}"
+    return f"{name}, seed {seed}, {'trained' if done.returncode == 0 else f'failed: {done.stdout[-2000:]}'}"
 
 
 if __name__ == "__main__":
