@@ -2,11 +2,11 @@
 
     python -m benchmarks.published_recipes --films ../shared/data --out claims --seeds 3
 
-Into claims/DATA_SET/RECIPE/seed-N. One thread for each training, as many at once as there are cores; given again it trains what is not trained. A recipe
-keeps its hyperparameters but begins with random weights, as ImageNet's cannot be had offline, and its schedule is
-shortened, where it must be, to what `--minutes` of a core pay for, to two epochs at least. Those that train a last
-layer only would be nothing without ImageNet's weights and are left out. Films of PneumoniaMNIST, of 28 px, are scaled
-up as little as a network demands.
+Into claims/DATA_SET/RECIPE/seed-N. One thread for each training, as many at once as there are cores; given again it
+trains what is not trained. A recipe keeps its hyperparameters but begins with random weights, as ImageNet's cannot be
+had offline, and its schedule is shortened, where it must be, to what `--minutes` of a core pay for, to two epochs at
+least. Those that train a last layer only would be nothing without ImageNet's weights and are left out. Films of
+PneumoniaMNIST, of 28 px, are scaled up as little as a network demands.
 """
 
 import argparse
