@@ -158,7 +158,7 @@ pneumonia_small_net in it, had seen what helps on these test films, the smaller 
 films must confirm these figures.
 
 Recipes: their own hyperparameters, random initial weights (ImageNet's cannot be downloaded on this machine), schedules
-shortened to what two minutes of a core pay for, to two epochs at least: the large networks are far from what they
+shortened to what two minutes of a core pay for, to one epoch at least: the large networks are far from what they
 reach in full, and this table says nothing about them at their own size and length. A figure is the mean over the
 seeds. Left out are the two recipes that train nothing but a last layer on ImageNet's features."""
 

@@ -4,7 +4,7 @@
 
 Into claims/DATA_SET/RECIPE/seed-N. One thread for each training, as many at once as there are cores; given again it
 trains what is not trained. A recipe keeps its hyperparameters but begins with random weights, as ImageNet's cannot be
-had offline, and its schedule is shortened, where it must be, to what `--minutes` of a core pay for, to two epochs at
+had offline, and its schedule is shortened, where it must be, to what `--minutes` of a core pay for, to one epoch at
 least. Those that train a last layer only would be nothing without ImageNet's weights and are left out. Films of
 PneumoniaMNIST, of 28 px, are scaled up as little as a network demands.
 """
@@ -148,7 +148,7 @@ def _affordable(recipe: Recipe, prepared: PreparedData, minutes: float) -> int:
     probed = data.share(_PROBED / len(data.train))
     training = Training(replace(recipe.config(0), epochs=1), probed)
     seconds = len(data.train) / next(training.epochs()).films_per_second
-    return min(recipe.config(0).epochs, max(2, int(60 * minutes / seconds)))
+    return min(recipe.config(0).epochs, max(1, int(60 * minutes / seconds)))
 
 
 def _train(data: str, name: str, folder: Path, seed: int, settings: Sequence[str]) -> str:
