@@ -4,8 +4,8 @@
 
 Into claims/DATA_SET/RECIPE/seed-N. One thread for each training, as many at once as there are cores; given again it
 trains what is not trained. A recipe keeps its hyperparameters but begins with random weights, as ImageNet's cannot be
-had offline, and its schedule is shortened, where it must be, to what `--minutes` of a core pay for, to one epoch at
-least. Those that train a last layer only would be nothing without ImageNet's weights and are left out. Films of
+had offline, and its schedule is shortened, where it must be, to what about `--minutes` of a core pay for, to one epoch
+at least. Those that train a last layer only would be nothing without ImageNet's weights and are left out. Films of
 PneumoniaMNIST, of 28 px, are scaled up as little as a network demands.
 """
 
@@ -106,7 +106,7 @@ def main() -> None:
     parser = argparse.ArgumentParser("python -m benchmarks.published_recipes")
     parser.add_argument("--films", type=Path, required=True, help="folder of pneumoniamnist.npz and nih_mini")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=3, help="of a core, that a recipe may take")
+    parser.add_argument("--minutes", type=float, default=2, help="of a core, that a recipe may take")
     parser.add_argument("--seeds", type=int, default=1, help="trainings of each recipe")
     parser.add_argument("--only", choices=[of.key for of in DATA_SETS], help="one data set")
     args = parser.parse_args()

@@ -109,7 +109,8 @@ def sensitivity_samples(
         tp = np.append(0, np.cumsum(weight * positive)[last_of_tie])
         fp = np.append(0, np.cumsum(weight)[last_of_tie]) - tp
         if tp[-1] and fp[-1]:
-            row[:] = _upper_line(rates * fp[-1], fp, tp) / tp[-1]
+            # Rounded, as .29 of 100 is less than 29.
+            row[:] = _upper_line(np.round(rates * fp[-1], 9), fp, tp) / tp[-1]
     return found
 
 

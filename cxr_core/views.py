@@ -31,7 +31,7 @@ class Views:
 
     def __str__(self) -> str:
         """What probabilities are the mean over, in words; empty where there is one view."""
-        smaller = f"two pictures of it that are smaller by up to {self.zoom:.0%}" if self.zoom else ""
+        smaller = f"two pictures of it, its side divided by up to {1 + self.zoom:g}" if self.zoom else ""
         if smaller and self.mirror:
             return f"the film, {smaller}, and the mirror images of these"
         return f"the film and {smaller or 'its mirror image'}" if self.count > 1 else ""

@@ -27,7 +27,7 @@ class Costs:
                 size = self._space.config(trial.flat, trial.seed).footprint()
         except Infeasible as reason:
             return str(reason)
-        costs = {"parameters": float(size.parameters), "gflops": size.flops / 1e9}
+        costs = {"parameters": float(size.parameters), "gflops": config.views.count * size.flops / 1e9}
         self._of[trial.number] = {name: value for name, value in costs.items() if name in self._objective.costs}
         return "; ".join(self._bounded.broken(costs)) or None if trial.searched else None
 

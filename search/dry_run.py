@@ -37,7 +37,7 @@ def dry_run(space: Space, data: DataName, concurrent: int, seed: int) -> int:
     rungs, folds = rungs_of(header), fidelities_of(header).folds
     if folds > 1:
         out.print(f"each trial is {folds} trainings, one a fold; rungs lie in the first one, and at its end")
-    table = Table("", "model", "parameters", "GFLOPs a film", "epochs", "rungs at", box=None)
+    table = Table("", "model", "parameters", "GFLOPs a pass", "epochs", "rungs at", box=None)
     sizes: list[tuple[TrainConfig, Footprint]] = []
     misfits = []
     for name, flat in draws:
@@ -93,7 +93,8 @@ def _print_cost(
         f"({format_duration(budget.trials * full * seconds)} without pruning; both within a factor of about 3)"
     )
     if budget.time:
-        out.print(f"the search ends after {format_duration(budget.time)} of training time")
+        kept = f", of which {budget.reserve:.0%} is kept for the finals" if budget.reserve else ""
+        out.print(f"the search ends after {format_duration(budget.time)}{kept}")
 
 
 def _expected_epochs(space: Space, schedule: int) -> float:

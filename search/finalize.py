@@ -89,8 +89,9 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m search.finalize", description=about, allow_abbrev=False)
     add = parser.add_argument
     add("study", metavar="STUDY", help="name in studies/, or a study's folder")
-    add("--top", type=int, default=3, metavar="K", help="best full trials to take, beside all baselines (default: 3)")
-    add("--seeds", type=int, default=3, metavar="N", help="trainings of each, the first included (default: 3)")
+    as_begun = "default: as the study's finals were begun, or 3"
+    add("--top", type=int, metavar="K", help=f"best full trials to take, beside all baselines ({as_begun})")
+    add("--seeds", type=int, metavar="N", help=f"trainings of each, the first included ({as_begun})")
     add(
         "--reopen-test",
         metavar="REASON",
@@ -111,7 +112,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     slots.check_options(parser, args)
     for option in ("top", "seeds"):
-        if (value := getattr(args, option)) < 1:
+        if (value := getattr(args, option)) is not None and value < 1:
             parser.error(f"--{option} must be 1 or more, not {value}")
     if args.reopen_test is not None and not args.reopen_test.strip():
         parser.error("--reopen-test needs a reason, which the report will state")

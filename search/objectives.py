@@ -16,7 +16,7 @@ Direction = Literal["maximize", "minimize"]
 
 COSTS: dict[str, str] = {
     "parameters": "trainable and frozen weights of the network",
-    "gflops": "floating-point operations of one film, in 10^9",
+    "gflops": "floating-point operations of one film, with all its views, in 10^9",
     "latency_ms": "median time for one film on the device that trains, in milliseconds",
 }
 """What a network costs in use: to be kept small, as a second objective or within a constraint."""

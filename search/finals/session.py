@@ -35,18 +35,21 @@ from search.trial import Trial
 
 log = logging.getLogger(__name__)
 
+_USUAL = {"top": 3, "seeds": 3}
+
 
 @dataclass(frozen=True)
 class Request:
-    """What the command line asks for. top: trials by the objective. seeds: trainings of each. reopen: the reason.
+    """What the command line asks for. top: trials by the objective. seeds: trainings of each. None: as many as the
+    study's finals were begun with, or 3. reopen: the reason.
 
     hand_over: whether the winner is made ready for other programs, which takes a minute.
     refit: whether the winner is to be trained once more, on the validation films, too.
     """
 
     folder: Path
-    top: int
-    seeds: int
+    top: int | None
+    seeds: int | None
     reopen: str | None
     resources: Resources
     hand_over: bool = True
@@ -96,9 +99,11 @@ class _Finals:
         self._after = ending(self.study, self.study.trials())
         ties = self.study.objective.tie_breakers
         compare = Credibility(self.study, self.space.task.labels) if ties else None
-        self.finalists = choose(self.study, request.top, compare)
+        begun = _USUAL | self.study.facts.get("finals", {})
+        self._size = {"top": request.top or begun["top"], "seeds": request.seeds or begun["seeds"]}
+        self.finalists = choose(self.study, self._size["top"], compare)
         numbers = [trial.number for trial in self.finalists]
-        self.repeats = Repeats(self.study, self.space, numbers, request.seeds, request.resources)
+        self.repeats = Repeats(self.study, self.space, numbers, self._size["seeds"], request.resources)
 
     @property
     def trainings(self) -> dict[int, list[Trial]]:
@@ -152,6 +157,7 @@ class _Finals:
             )
         # Before anything is trained: by this fact the finalists' checkpoints are kept.
         self.study.note("finalists", [trial.number for trial in self.finalists])
+        self.study.note("finals", self._size)
         try:
             if not self.repeats.is_complete:
                 self._train(prepared)

@@ -60,10 +60,10 @@ def test_there_are_as_many_views_as_are_counted_and_half_are_mirror_images(views
     ("views", "told"),
     [
         (Views(mirror=True), "the film and its mirror image"),
-        (Views(zoom=0.2), "the film and two pictures of it that are smaller by up to 20%"),
+        (Views(zoom=0.2), "the film and two pictures of it, its side divided by up to 1.2"),
         (
             Views(mirror=True, zoom=0.1),
-            "the film, two pictures of it that are smaller by up to 10%, and the mirror images of these",
+            "the film, two pictures of it, its side divided by up to 1.1, and the mirror images of these",
         ),
     ],
 )

@@ -113,6 +113,16 @@ def test_the_result_is_told_again_without_opening_the_split_again(study, finaliz
     assert told["openings"] == [opening]
 
 
+def test_finals_are_told_again_at_the_size_they_were_begun_with(study, finalize):
+    """As a search holds them, of its reserve: the defaults would train more and open the split once more."""
+    for seed in (0, 1):
+        train(study, seed)
+    code, out, err = finalize("sealed", "--top", 1, "--seeds", 1, "--json")
+    assert code == DONE, err
+    assert finalize("sealed", "--json")[:2] == (DONE, out)
+    assert len(Study(study.folder).facts["test_openings"]) == 1
+
+
 def test_fewer_finalists_need_no_second_opening(study, finalize):
     for seed in (0, 1):
         train(study, seed)

@@ -47,6 +47,7 @@ def performance(reading: Reading) -> dict[str, Any] | None:
         "rows": rows,
         "means": {area: in_words(mean) for area, mean in means.items()},
         "averaged": means["auroc"]["labels"],
+        "banded": len(rows) == 1 and bool(found["curves"][evidence["labels"][0]]["band"]["fpr"]),
         "roc": draw(figures.roc(found)),
         "precision_recall": draw(figures.precision_recall(found)),
     }

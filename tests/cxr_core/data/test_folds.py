@@ -112,7 +112,8 @@ def test_the_folds_do_not_depend_on_the_order_in_which_the_films_lie() -> None:
 def test_another_number_of_folds_is_another_division() -> None:
     data = data_of(60, 10)
     first = [patients(data.fold(0, folds).val) for folds in (3, 4, 5)]
-    assert all(len(one) > len(other) for one, other in pairwise(first))
+    assert [len(part) for part in first] == [30, 20, 15]
+    assert not any(other <= one for one, other in pairwise(first))
 
 
 def test_patients_who_share_a_picture_are_on_one_side_and_nobody_else_moves() -> None:
