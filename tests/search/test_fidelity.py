@@ -95,6 +95,15 @@ def test_a_network_is_held_to_its_cost_in_use_not_on_the_small_films_of_a_stage(
     assert {t.outcome for t in same} == {Outcome.INFEASIBLE}
 
 
+def test_a_network_that_looks_at_a_film_three_times_costs_three_times_as_much(search):
+    bound = "objective={metrics: [auroc_macro, gflops]}"
+    legs, trainer = search("space.model=small_cnn", "space.zoom_tta=0.2", bound, slots=1)
+    trainer.run(legs, epochs=1)
+    trial = legs.journal.trial(0)
+    once = legs.space.config(trial.flat, trial.seed).footprint().flops / 1e9
+    assert trial.epochs[0].metrics["gflops"] == pytest.approx(3 * once)
+
+
 def test_where_nobody_is_judged_there_are_no_stages(search):
     legs, trainer = search(*STAGED, "asha.mode=none", slots=1)
     trainer.run(legs)
