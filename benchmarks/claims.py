@@ -10,10 +10,11 @@ the intervals are of one bootstrap of the patients.
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -117,17 +118,18 @@ class Opened:
         return figures
 
     def _spread(self) -> str:
-        """The median over searches, and from where to where; a search has two rows, its winner's and its ensemble's."""
-        searches = self._figures[: len(self.searches)]
-        if len(searches) <= 2:
+        """The median over searches, and from where to where."""
+        searches = list(zip(self.searches, self._figures, strict=False))
+        places = {_search_of(row.name) for row in self.searches}
+        if len(places) < 2:
             return ""
         told = []
-        for place, who in enumerate(("winner", "ensemble")):
+        for who in ("winner", "ensemble"):
             for name in self.of.metrics:
-                values = [figures[name][0] for figures in searches[place::2]]
+                values = [figures[name][0] for row, figures in searches if row.name.endswith(f": {who}")]
                 middle = f"{np.median(values):.4f} ({min(values):.4f} to {max(values):.4f})"
                 told.append(f"{who}, {_TITLES[name]} {middle}")
-        return f"Median over {len(searches) // 2} searches: {'; '.join(told)}."
+        return f"Median over {len(places)} searches: {'; '.join(told)}."
 
 
 def main() -> None:
@@ -163,15 +165,16 @@ validation is a poor guide: a third of its films show pneumonia, and all test fi
 
 Recipes: their own hyperparameters, random initial weights (ImageNet's cannot be downloaded on this machine), schedules
 shortened to what about two minutes of a core pay for, to one epoch at least: the large networks are far from what they
-reach in full, and this table says nothing about them at their own size and length. A figure is the mean over the
-seeds. Left out are the two recipes that train nothing but a last layer on ImageNet's features."""
+reach in full, and this table says nothing about them at their own size and length. Those that are a search's baseline
+were trained in full there, and are shown as that, too. A figure is the mean over the seeds. Left out are the two
+recipes that train nothing but a last layer on ImageNet's features."""
 
 
 def _table(opened: Sequence[Opened]) -> str:
     """Everything trained, a line each, with the columns of each data set."""
     columns = [one.cells() for one in opened]
     published = {name: ["", *figures, ""] for name, figures in PUBLISHED.items()}
-    searches = list(dict.fromkeys(row.name for one in opened for row in one.searches))
+    searches = sorted(dict.fromkeys(row.name for one in opened for row in one.searches), key=_search_of)
     recipes = sorted({row.name for one in opened for row in one.recipes})
     head = ["", *(title for one in opened for title in one.head)]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
@@ -183,6 +186,11 @@ def _table(opened: Sequence[Opened]) -> str:
     return "\n".join(lines)
 
 
+def _search_of(name: str) -> str:
+    """`search 2` of `search 2: winner`."""
+    return name.partition(":")[0]
+
+
 def _open(of: DataSet, films: Path, recipes: Path, studies: Sequence[Path]) -> Opened:
     adapted = adapted_recipes(of)
     table = pd.read_parquet(studies[0] / "test" / "films.parquet")
@@ -192,7 +200,7 @@ def _open(of: DataSet, films: Path, recipes: Path, studies: Sequence[Path]) -> O
 
 
 def _of_study(folder: Path, place: int, images: pd.Series) -> Iterator[Row]:
-    """The winner of a study's finals, by all its seeds, and the ensemble."""
+    """The winner of a study's finals, by all its seeds, the ensemble, and the baselines, which are trained in full."""
     record, ensemble = read_record(folder), read_ensemble(folder)
     if record is None or ensemble is None:
         raise SystemExit(f"{folder}: has no finals yet: python -m search.finalize {folder}")
@@ -200,12 +208,16 @@ def _of_study(folder: Path, place: int, images: pd.Series) -> Iterator[Row]:
     def scores(trial: int) -> np.ndarray:
         return read_scores(folder / "test" / f"scores-{trial:05d}.npz").loc[images].to_numpy()
 
-    row = next(row for row in record["finalists"] if row["trial"] == record["winner"])
-    seeds = np.stack([scores(training["trial"]) for training in row["trainings"]])
-    yield Row(f"search {place}: winner", f"{row['baseline'] or row['model']}, {_seeds(len(seeds))}", seeds)
+    def row(name: str, finalist: Mapping[str, Any]) -> Row:
+        seeds = np.stack([scores(training["trial"]) for training in finalist["trainings"]])
+        return Row(name, f"{finalist['baseline'] or finalist['model']}, {_seeds(len(seeds))}", seeds)
+
+    of = {finalist["trial"]: finalist for finalist in record["finalists"]}
+    yield row(f"search {place}: winner", of.pop(record["winner"]))
     members, counts = zip(*ensemble["basis"]["members"], strict=True)
     mean = mean_probability(np.stack([scores(member) for member in members]), counts)
     yield Row(f"search {place}: ensemble", f"{len(members)} networks", mean[None])
+    yield from (row(f"search {place}: {one['baseline']} in full", one) for one in of.values() if one["baseline"])
 
 
 def _of_recipe(of: DataSet, adapted: Adapted, recipes: Path, films: Path, images: pd.Series) -> Row | None:
