@@ -119,7 +119,7 @@ class Opened:
 
     def _spread(self) -> str:
         """The median over searches, and from where to where."""
-        searches = list(zip(self.searches, self._figures, strict=False))
+        searches = list(zip(self.searches, self._figures[: len(self.searches)], strict=True))
         places = {_search_of(row.name) for row in self.searches}
         if len(places) < 2:
             return ""

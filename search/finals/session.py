@@ -155,7 +155,7 @@ class _Finals:
                 f"{self.study.folder}: {self.study.facts['data']} has no test split, so there is nothing to "
                 "judge finalists by; give data.test a share in the space of a new study"
             )
-        # Before anything is trained: by this fact the finalists' checkpoints are kept.
+        # Before anything is trained: by these facts the finalists' checkpoints are kept, and a later command goes on.
         self.study.note("finalists", [trial.number for trial in self.finalists])
         self.study.note("finals", self._size)
         try:

@@ -95,6 +95,13 @@ def test_sensitivities_at_a_rate_lie_on_scikit_learns_curve_of_the_resample(leve
         np.testing.assert_allclose(row, highest, rtol=0, atol=1e-9)
 
 
+def test_where_the_curve_rises_at_a_rate_its_upper_end_counts() -> None:
+    """At .29, which in floating point is a little less than 29 of 100; one patient, so that every resample is alike."""
+    targets = np.array([0] * 29 + [1] * 10 + [0] * 71, float)
+    samples = sensitivity_samples(targets, -np.arange(110.0), np.zeros(110), np.linspace(0, 1, 101), resamples=2)
+    assert (samples == (np.arange(101) >= 29)).all()
+
+
 def test_sensitivities_are_undefined_without_both_classes_or_with_a_score_that_is_no_number() -> None:
     patients, rates = np.arange(4), np.array([0.1, 0.5])
     for targets, scores in ((np.ones(4), np.arange(4.0)), (np.array([0, 1, 0, 1.0]), np.array([0, 1, NAN, 2]))):
