@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from cxr_core.models import Footprint
+from cxr_core.views import Views
 from search.budget import Budget
 from search.curve_table import Curve, CurveTable, Neighbours
 from search.journal import Journal
@@ -41,6 +42,8 @@ class Trajectory:
 
 class _NoNetwork:
     """Stands where a search has a configuration to train; a table has no network to be measured."""
+
+    views = Views()
 
     def footprint(self) -> Footprint:
         return Footprint(parameters=0, flops=0)
