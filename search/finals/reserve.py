@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from search.durations import format_duration
 from search.finals.repeats import choose
-from search.finals.session import Request, Result, run_finals
+from search.finals.session import Request, Result, begun, run_finals
 from search.placement import Resources
 from search.study import Study
 from search.trial import Trial
@@ -19,12 +19,12 @@ _SIZES = ((3, 3), (3, 2), (2, 2))
 def hold_finals(study: Study, reserve: float, resources: Resources) -> Result | None:
     """Hold the finals of a search that has just ended; None where the search should not, and the log says why.
 
-    reserve: the budget's share for them. Raises what `run_finals` raises.
+    reserve: the budget's share for them. Finals that were begun go on as they were. Raises what `run_finals` raises.
     """
     if why := _unwanted(study, reserve):
         log.info("no finals: %s", why)
         return None
-    size = affordable(study, reserve)
+    size = begun(study) or affordable(study, reserve)
     if size is None:
         spare = format_duration(allowance(study, reserve) / resources.concurrent)
         log.info(
@@ -52,7 +52,7 @@ def _unwanted(study: Study, reserve: float) -> str | None:
 
 def allowance(study: Study, reserve: float) -> float:
     """Seconds of training that finals may take: the reserve's share of what search and finals take together."""
-    return reserve / (1 - reserve) * sum(trial.seconds for trial in study.trials())
+    return reserve / (1 - reserve) * sum(trial.seconds for trial in study.trials() if not trial.finals)
 
 
 def affordable(study: Study, reserve: float) -> tuple[int, int] | None:

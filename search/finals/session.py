@@ -35,7 +35,8 @@ from search.trial import Trial
 
 log = logging.getLogger(__name__)
 
-_USUAL = {"top": 3, "seeds": 3}
+_USUAL = (3, 3)
+"""(best trials, trainings of each) of finals."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,12 @@ class Result:
     refit: str = ""
 
 
+def begun(study: Study) -> tuple[int, int] | None:
+    """(best trials, trainings of each) that the study's finals were begun with; None before."""
+    size = study.facts.get("finals")
+    return (size["top"], size["seeds"]) if size else None
+
+
 def run_finals(request: Request) -> Result:
     """Train what the finalists lack, open the test split, and write down what it says.
 
@@ -99,8 +106,8 @@ class _Finals:
         self._after = ending(self.study, self.study.trials())
         ties = self.study.objective.tie_breakers
         compare = Credibility(self.study, self.space.task.labels) if ties else None
-        begun = _USUAL | self.study.facts.get("finals", {})
-        self._size = {"top": request.top or begun["top"], "seeds": request.seeds or begun["seeds"]}
+        top, seeds = begun(self.study) or _USUAL
+        self._size = {"top": request.top or top, "seeds": request.seeds or seeds}
         self.finalists = choose(self.study, self._size["top"], compare)
         numbers = [trial.number for trial in self.finalists]
         self.repeats = Repeats(self.study, self.space, numbers, self._size["seeds"], request.resources)

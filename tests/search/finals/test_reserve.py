@@ -5,7 +5,9 @@ import logging
 import pytest
 
 from search.finals.reserve import affordable, allowance, hold_finals
+from search.finals.session import begun
 from search.placement import Resources
+from search.trial import Outcome
 
 SECONDS = 10.0
 """What a searched trial of the fixture takes; a baseline takes 2."""
@@ -44,6 +46,24 @@ def test_finals_are_as_large_as_their_share_of_all_training_allows(trials, reser
 def test_the_share_is_of_search_and_finals_together(trials):
     study = trials(8)
     assert allowance(study, 0.2) / (allowance(study, 0.2) + 8 * SECONDS) == pytest.approx(0.2)
+
+
+def test_what_the_finals_trained_does_not_enlarge_their_share(trials):
+    study = trials(19)
+    best = max(study.trials(), key=lambda trial: trial.value)
+    for _ in range(3):
+        repeated = study.add(best.flat, 0, "for a test", repeats=best.number, finals=True)
+        for epoch in best.last_training:
+            study.record(repeated.number, epoch)
+        study.finish(repeated.number, Outcome.FULL)
+    assert affordable(study, 0.22) == (3, 2)  # 5.4 trainings of the search's 19; of all 22 there would be 6
+
+
+def test_finals_that_were_begun_keep_their_size(trials):
+    study = trials(19)
+    assert begun(study) is None
+    study.note("finals", {"top": 2, "seeds": 2})
+    assert begun(study) == (2, 2)
 
 
 def test_without_baselines_the_share_is_for_the_best_alone(trials):
