@@ -49,8 +49,13 @@ def _check_folds(prepared: PreparedData, folds: int) -> None:
 
 
 def prepare_again(study: Study, space: Space, data: str | None = None) -> PreparedData:
-    """The films that a study began with, and what they are; data: where they lie now. Raises PreflightError."""
-    return _same(study, prepare_films(space, parse_data_name(data or study.facts["data"]), study.facts["seed"]))
+    """The films that a study began with, and what they are; data: where they lie from now on. Raises PreflightError."""
+    before, seed = study.facts["data"], study.facts["seed"]
+    prepared = _same(study, prepare_films(space, parse_data_name(data or before), seed))
+    if (now := prepared.facts["data"]) != before:  # workers and finals look where the study says
+        log.info("data: was %s, is %s", before, now)
+        study.note("data", now)
+    return prepared
 
 
 def read_again(study: Study, space: Space) -> PreparedData:

@@ -40,7 +40,7 @@ def _hold(args: argparse.Namespace) -> "Result":
 
     folder = Study.place(args.study).resolve()
     asked = Request(folder, args.top, args.seeds, args.reopen_test, slots.resources(args))
-    return run_finals(replace(asked, refit=args.refit, hand_over=not args.no_model))
+    return run_finals(replace(asked, refit=args.refit, hand_over=not args.no_model, data=args.data))
 
 
 def attempt(finals: Callable[[], "Result | None"], again: str) -> tuple["Result | None", int]:
@@ -107,6 +107,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         action="store_true",
         help="leave out studies/NAME/model and MLflow, what the winner is handed over by",
     )
+    add("--data", metavar="NAME[:PATH]", help="where the study's films lie now, if they were moved")
     slots.add_options(parser)
     add("--json", action="store_true", help="print the result as one JSON object")
     args = parser.parse_args(argv)

@@ -61,7 +61,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--data",
         metavar="KIND:PATH",
         help="data set: phantom, nih:FOLDER, chexpert:FOLDER, kermany:FOLDER, medmnist:FILE.npz, csv:FILE.csv "
-        "(default: $CXR_DATA or phantom)",
+        "(default: $CXR_DATA or phantom; with --resume the study's own, which may have been moved)",
     )
     add("--allow-missing", action="store_true", help="go on although many films of the data set are not on disk")
     add("--study", metavar="NAME", help="name of the study in studies/ (default: the space's name)")
@@ -69,7 +69,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add(
         "--time",
         metavar="8h",
-        help="training time of the study, in all, such as 10m or 8h (default: the space's budget)",
+        help="hours by the clock of the study, in all, its finals included, such as 10m or 8h (default: the space's "
+        "budget)",
     )
     slots.add_options(parser)
     add("--mlflow", metavar="URI", help="MLflow server (default: a database beside the studies)")
@@ -116,7 +117,8 @@ def _overrides(args: argparse.Namespace) -> list[str]:
 
 
 def _data(args: argparse.Namespace) -> str | None:
-    return args.data or os.environ.get("CXR_DATA")
+    """Where the films lie; None: where a study that is resumed says, or the phantom."""
+    return args.data or (None if args.resume else os.environ.get("CXR_DATA"))
 
 
 def _request(args: argparse.Namespace, name: str) -> "Request":
@@ -137,6 +139,7 @@ def _request(args: argparse.Namespace, name: str) -> "Request":
 
 def _conclude(result: "Result", hold_finals: Callable[[], "Finals | None"], args: argparse.Namespace) -> int:
     """Tell what was found, as text or JSON, and hold the finals of a search that ended; returns the exit code."""
+    from search.finals.reserve import sealed_off
     from search.session import describe
 
     told = describe(result)
@@ -148,7 +151,7 @@ def _conclude(result: "Result", hold_finals: Callable[[], "Finals | None"], args
         finals, code = finalize.attempt(hold_finals, again=f"to go on: {later}")
         if not args.json and finals:
             finalize.show(finals)
-        elif not args.json and code == DONE:
+        elif not args.json and code == DONE and not sealed_off(result.study):
             print(f"next     {later}")
             print("         trains the best with other seeds, then opens the test split: how sure is the winner?")
     if args.json:

@@ -38,9 +38,11 @@ def open_split(checkpoint: Checkpoint, name: DataName, split: Split) -> SplitFil
 
 
 def _split_table(model: Path, split: Split) -> pd.DataFrame | None:
-    """The table, beside the network or in its study, that has the split's films; None if there is no table at all."""
-    study = model.resolve().parent.parent.parent
-    found = [path for path in (model.resolve().parent / _TABLE, study / _TABLE) if path.is_file()]
+    """The table, beside the network or in its study, that has the split's films; None if there is no table at all.
+
+    A study keeps its networks one folder further down (`model/model.pt`), or two (`trials/00003/epoch-0012.pt`).
+    """
+    found = [path for folder in model.resolve().parents[:3] if (path := folder / _TABLE).is_file()]
     if not found:
         return None
     tables = [found[0], found[0].parent / "test" / _TABLE]
@@ -70,13 +72,14 @@ def _as_trained(checkpoint: Checkpoint, name: DataName, split: Split, table: pd.
 
 
 def _drawn_anew(checkpoint: Checkpoint, name: DataName, split: Split) -> SplitFilms:
-    config = checkpoint.config
-    if split == "val":
+    config, source = checkpoint.config, name.open()
+    if split == "val" or not source.films["split"].eq("test").any():
         log.warning(
-            "%s: there is no %s of its training beside it; it may have been trained on films that count as validation "
-            "films here",
+            "%s: there is no %s of its training beside it; it may have been trained on films that count as %s films "
+            "here",
             checkpoint.path,
             _TABLE,
+            {"val": "validation", "test": "test"}[split],
         )
     policy = DataPolicy(image_size=config.image_size, aspect=checkpoint.aspect)
     prepared = prepare(name, policy, config.task, config.seed)
@@ -84,4 +87,4 @@ def _drawn_anew(checkpoint: Checkpoint, name: DataName, split: Split) -> SplitFi
     rows = prepared.films[prepared.films["split"] == split]
     if cache is None or rows.empty:
         raise DataError(f"--data {name}: has no {split} split")
-    return SplitFilms(str(name), split, Films.open(cache, rows, config.task.labels), name.open())
+    return SplitFilms(str(name), split, Films.open(cache, rows, config.task.labels), source)

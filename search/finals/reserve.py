@@ -21,7 +21,7 @@ def hold_finals(study: Study, reserve: float, resources: Resources) -> Result | 
 
     reserve: the budget's share for them. Finals that were begun go on as they were. Raises what `run_finals` raises.
     """
-    if why := _unwanted(study, reserve):
+    if why := sealed_off(study) if reserve else "budget.reserve is 0":
         log.info("no finals: %s", why)
         return None
     size = begun(study) or affordable(study, reserve)
@@ -38,14 +38,11 @@ def hold_finals(study: Study, reserve: float, resources: Resources) -> Result | 
     return run_finals(Request(study.folder, top, seeds, reopen=None, resources=resources))
 
 
-def _unwanted(study: Study, reserve: float) -> str | None:
-    """Why a search does not hold finals by itself, if it does not."""
-    facts = study.facts
-    if not reserve:
-        return "budget.reserve is 0"
-    if "test" not in facts["films"]:
-        return f"{facts['data']} has no test split, so there is nothing to judge finalists by"
-    if facts.get("test_openings"):
+def sealed_off(study: Study) -> str | None:
+    """Why a study's finals cannot open the test split, if they cannot."""
+    if "test" not in study.facts["films"]:
+        return f"{study.facts['data']} has no test split, so there is nothing to judge finalists by"
+    if study.facts.get("test_openings"):
         return "the test split was opened before; to open it again: python -m search.finalize with --reopen-test REASON"
     return None
 

@@ -46,6 +46,7 @@ class Request:
 
     hand_over: whether the winner is made ready for other programs, which takes a minute.
     refit: whether the winner is to be trained once more, on the validation films, too.
+    data: where the study's films lie from now on, if not where they lay.
     """
 
     folder: Path
@@ -55,6 +56,7 @@ class Request:
     resources: Resources
     hand_over: bool = True
     refit: bool = False
+    data: str | None = None
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,8 @@ def run_finals(request: Request) -> Result:
         Study.repair(request.folder)
         finals = _Finals(request)
         finals.check_opening()
+        if request.data:
+            prepare_again(finals.study, finals.space, request.data)
         result = finals.tell() if finals.is_done else finals.run()
         return finals.refit(result.record) if request.refit and result.record else result
 

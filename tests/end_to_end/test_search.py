@@ -2,6 +2,7 @@
 
 import random
 import re
+import shutil
 import signal
 import sys
 import time
@@ -203,10 +204,14 @@ def test_a_second_ctrl_c_kills_at_once(search):
     assert code == 130
 
 
-def test_a_search_that_is_done_can_be_given_a_larger_budget(search, result):
+def test_a_search_that_is_done_can_be_given_a_larger_budget_and_moved_films(search, result, tmp_path):
     assert search.run("--trials", "3")[0] == 0
-    code, out, err = finish(search.resume("--trials", "6", "--json"))
+    moved = f"medmnist:{shutil.copy(search.films, tmp_path / 'moved.npz')}"
+    search.env["CXR_DATA"] = "medmnist:other.npz"  # of no concern to a study that has its films
+    code, out, err = finish(search.resume("--trials", "6", "--data", moved, "--json"))
     assert code == 0, err
+    assert search.study.facts["data"] == moved
+    assert finish(search.resume("--trials", "6"))[0] == 0
     assert "budget.trials: was 3, is 6" in err
     assert sum(result(out)["trials"].values()) == 6
 

@@ -160,6 +160,22 @@ def test_the_sealed_test_split_of_a_study_stays_closed(
     assert run(model, "--data", data, "--out", tmp_path / "out", "--split", "test", "--label", "Mass")[0] == 0
 
 
+def test_the_network_that_a_study_hands_over_is_explained_on_the_studys_films(
+    trained: Path, boxed_films: Path, tmp_path: Path, run: Run
+) -> None:
+    model, films = tmp_path / "one" / "model" / "model.pt", pd.read_parquet(trained.parent / "films.parquet")
+    model.parent.mkdir(parents=True)
+    shutil.copy(trained, model)
+    halved = films["split"].eq("val") & (films["patient"].rank(method="dense") % 2).eq(0)
+    assert 0 < halved.sum() < films["split"].eq("val").sum()
+    films.assign(split=films["split"].mask(halved, "train")).to_parquet(tmp_path / "one" / "films.parquet")
+    code, _, err = run(model, "--data", f"nih:{boxed_films}", "--out", tmp_path / "out", "--label", "Mass")
+    assert code == 0, err
+    assert "it may have been trained" not in err
+    shown = record(tmp_path / "out")["films"]
+    assert shown == (films["split"].eq("val") & ~halved).sum()
+
+
 def test_a_network_without_its_training_is_explained_on_the_data_sets_own_split_with_a_warning(
     trained: Path, boxed_films: Path, tmp_path: Path, run: Run
 ) -> None:
@@ -167,6 +183,21 @@ def test_a_network_without_its_training_is_explained_on_the_data_sets_own_split_
     code, _, err = run(tmp_path / "alone.pt", "--data", f"nih:{boxed_films}", "--out", tmp_path / "out")
     assert code == 0
     assert "it may have been trained on films that count as validation films here" in err
+
+
+@pytest.mark.parametrize("official", [True, False])
+def test_so_is_it_on_test_films_unless_the_data_set_says_which_they_are(
+    trained: Path, boxed_films: Path, tmp_path: Path, run: Run, official: bool
+) -> None:
+    shutil.copy(trained, tmp_path / "alone.pt")
+    copy = shutil.copytree(boxed_films, tmp_path / "films")
+    if not official:
+        (copy / "train_val_list.txt").unlink()
+        (copy / "test_list.txt").unlink()
+    words = (tmp_path / "alone.pt", "--data", f"nih:{copy}", "--out", tmp_path / "out", "--split", "test")
+    code, _, err = run(*words, "--label", "Mass")
+    assert code == 0
+    assert ("it may have been trained on films that count as test films here" in err) == (not official)
 
 
 def test_films_without_boxes_are_explained_and_that_is_said(
