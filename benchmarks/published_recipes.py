@@ -5,8 +5,9 @@
 Into claims/DATA_SET/RECIPE/seed-N. One thread for each training, as many at once as there are cores; given again it
 trains what is not trained. A recipe keeps its hyperparameters but begins with random weights, as ImageNet's cannot be
 had offline, and its schedule is shortened, where it must be, to what about `--minutes` of a core pay for, to one epoch
-at least. Those that train a last layer only would be nothing without ImageNet's weights and are left out. Films of
-PneumoniaMNIST, of 28 px, are scaled up as little as a network demands.
+at least, or not at all (`--in-full`: four hours of a core on nih_mini). Those that train a last layer only would be
+nothing without ImageNet's weights and are left out. Films of PneumoniaMNIST, of 28 px, are scaled up as little as a
+network, with its central crop of a fixed side, demands.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 
 import torch
@@ -77,7 +79,7 @@ class Adapted:
 
 
 def adapted_recipes(of: DataSet) -> list[Adapted]:
-    """Every recipe that can be trained from random weights, at the least size that its network takes."""
+    """Every recipe that can be trained from random weights, at the least size that its network and its crop take."""
     return [found for path in sorted(RECIPES.glob("*.yaml")) if (found := _adapt(path, of))]
 
 
@@ -107,13 +109,14 @@ def main() -> None:
     parser.add_argument("--films", type=Path, required=True, help="folder of pneumoniamnist.npz and nih_mini")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=2, help="of a core, that a recipe may take")
+    parser.add_argument("--in-full", action="store_true", help="all epochs of each, whatever they take")
     parser.add_argument("--seeds", type=int, default=1, help="trainings of each recipe")
     parser.add_argument("--only", choices=[of.key for of in DATA_SETS], help="one data set")
     args = parser.parse_args()
     torch.set_num_threads(1)
     for of in DATA_SETS:
         if args.only in (None, of.key):
-            train_all(of, args.films, args.out / of.key, args.minutes, args.seeds)
+            train_all(of, args.films, args.out / of.key, inf if args.in_full else args.minutes, args.seeds)
 
 
 def train_all(of: DataSet, films: Path, out: Path, minutes: float, seeds: int) -> None:
@@ -144,6 +147,8 @@ def results(out: Path, name: str, seed: int) -> Path:
 
 def _affordable(recipe: Recipe, prepared: PreparedData, minutes: float) -> int:
     """Epochs that the minutes pay for, by the speed over a few films."""
+    if minutes == inf:
+        return recipe.config(0).epochs
     data = TrainingData.open(prepared.cache, prepared.development, recipe.task.labels)
     probed = data.share(_PROBED / len(data.train))
     training = Training(replace(recipe.config(0), epochs=1), probed)

@@ -37,7 +37,7 @@ def dry_run(space: Space, data: DataName, concurrent: int, seed: int) -> int:
     rungs, folds = rungs_of(header), fidelities_of(header).folds
     if folds > 1:
         out.print(f"each trial is {folds} trainings, one a fold; rungs lie in the first one, and at its end")
-    table = Table("", "model", "parameters", "GFLOPs a pass", "epochs", "rungs at", box=None)
+    table = Table("", "model", "parameters", "GFLOPs a film", "epochs", "rungs at", box=None)
     sizes: list[tuple[TrainConfig, Footprint]] = []
     misfits = []
     for name, flat in draws:
@@ -49,7 +49,7 @@ def dry_run(space: Space, data: DataName, concurrent: int, seed: int) -> int:
             continue
         met = ", ".join(map(str, rungs.epochs(folds * config.epochs))) or "none"
         epochs = f"{folds} x {config.epochs}" if folds > 1 else str(config.epochs)
-        cost = f"{size.flops / 1e9:.3f}"
+        cost = f"{config.views.count * size.flops / 1e9:.3f}"
         table.add_row(name, _describe(config.model), f"{size.parameters:,}", cost, epochs, met)
         sizes.append((config, size))
     out.print(table)
@@ -94,7 +94,7 @@ def _print_cost(
     )
     if budget.time:
         kept = f", of which {budget.reserve:.0%} is kept for the finals" if budget.reserve else ""
-        out.print(f"the search ends after {format_duration(budget.time)}{kept}")
+        out.print(f"the search ends after about {format_duration(budget.time)}{kept}")
 
 
 def _expected_epochs(space: Space, schedule: int) -> float:

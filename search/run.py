@@ -22,6 +22,10 @@ def main(argv: list[str] | None = None) -> int:
     """Run a search; returns the exit code."""
     args = parse(argv)
     # torch takes seconds to import: not for --help or a mistyped option
+    if args.list:
+        from search.catalogue import print_catalogue
+
+        return print_catalogue()
     from cxr_core.console import show_log
     from cxr_core.located_yaml import SpaceError
     from search.preflight import PreflightError, parse_data_name
@@ -78,6 +82,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--fresh", action="store_true", help="start anew; an existing study of that name is kept under another")
     add("--warm-start", metavar="STUDY", help="let an earlier study, perhaps of other films, guide the first proposals")
     add("--dry-run", action="store_true", help="check the space, show what would be done, write nothing")
+    add("--list", action="store_true", help="list everything that a space may search, with ranges and defaults")
     add("--seed", type=int, default=0, metavar="S", help="seed of proposals, splits and trainings (default: 0)")
     add(
         "--set",
@@ -97,7 +102,7 @@ def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         parser.error("--resume and --fresh exclude each other")
     if args.resume and args.warm_start:
         parser.error("--warm-start is for a new study; a resumed one keeps the start it had")
-    if args.space is None and not (args.resume and args.study):
+    if args.space is None and not args.list and not (args.resume and args.study):
         parser.error("--space FILE is needed (or --resume with --study NAME)")
     slots.check_options(parser, args)
     if args.trials is not None and args.trials < 1:

@@ -190,6 +190,11 @@ def _without_copies(
 
 def _notes(source: Source, copies: pd.DataFrame) -> list[str]:
     notes = []
+    if not source.patients_known:
+        notes.append(
+            "the data set names no patients: each film stands as one of its own, and where a patient has several, "
+            "splits share patients and intervals are too narrow"
+        )
     if len(copies):
         lesser = ", ".join(f"{count} of {part}" for part, count in copies["split"].value_counts().items())
         which = "1 film has" if len(copies) == 1 else f"{len(copies):,} films have"

@@ -9,10 +9,10 @@ def in_words(told: Mapping[str, Any], signed: bool = False, digits: int = 3) -> 
     """A value and its interval, such as `0.912 [0.880, 0.941]`, or why there is none."""
     if _is_unknown(told["value"]):
         return f"undefined ({told['why']})" if "why" in told else "undefined"
-    value = f"{told['value']:{'+' if signed else ''}.{digits}f}"
+    value = f"{told['value']:{'+' if signed else ''}z.{digits}f}"
     if _is_unknown(told["low"]):
         return f"{value} ({told['why']})" if "why" in told else value
-    low, high = (f"{told[end]:{'+' if signed else ''}.{digits}f}" for end in ("low", "high"))
+    low, high = (f"{told[end]:{'+' if signed else ''}z.{digits}f}" for end in ("low", "high"))
     return f"{value} [{low}, {high}]"
 
 

@@ -178,6 +178,7 @@ def test_copies_in_a_published_set_without_patients_are_left_out_and_told(real_d
     assert prepared.facts["films"] == {"train": 4708 - twins, "val": 524, "test": 624}
     assert prepared.copies == twins > 0
     assert any(f"{twins} films have an identical film in another split" in note for note in prepared.notes)
+    assert any("the data set names no patients" in note for note in prepared.notes)
 
 
 # An own manifest
