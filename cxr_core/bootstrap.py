@@ -101,8 +101,7 @@ def sensitivity_samples(
     found = np.full((resamples, len(rates)), np.nan)
     if not len(films.scores) or np.isnan(films.scores).any():
         return found
-    order = np.argsort(-films.scores)
-    patient, positive, ranked = films.patient[order], films.positive[order], films.scores[order]
+    patient, positive, ranked = films.ranked()
     last_of_tie = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))
     for row, drawn in zip(found, weights.of_patient, strict=True):
         weight = drawn[patient]
@@ -190,6 +189,11 @@ class _Films:
         known = ~np.isnan(targets)
         return _Films(targets[known] == 1, scores[known].astype(np.float64), patient[known], float(threshold))
 
+    def ranked(self) -> tuple[NDArray[np.intp], NDArray[np.bool_], Array]:
+        """Patient, truth and score of each film, the highest score first."""
+        order = np.argsort(-self.scores)
+        return self.patient[order], self.positive[order], self.scores[order]
+
 
 def _samples(films: _Films, metrics: Sequence[str], of_patient: NDArray[np.int32]) -> dict[str, Array]:
     if not len(films.scores) or np.isnan(films.scores).any():
@@ -208,8 +212,7 @@ _RANKED = {"auroc_macro", "auprc_macro"}
 
 def _rank_samples(films: _Films, of_patient: NDArray[np.int32]) -> dict[str, Array]:
     auroc, auprc = np.full((2, len(of_patient)), np.nan)
-    order = np.argsort(-films.scores)
-    patient, positive, ranked = films.patient[order], films.positive[order], films.scores[order]
+    patient, positive, ranked = films.ranked()
     if not positive.any():
         return {"auroc_macro": auroc, "auprc_macro": auprc}
 

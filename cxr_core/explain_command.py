@@ -13,12 +13,11 @@ from cxr_core.checkpoint import CheckpointError
 from cxr_core.console import answer, refuse, show_log
 from cxr_core.data import DataError, DataName
 from cxr_core.device import is_there, named_device
+from cxr_core.exit_codes import DONE, INTERRUPTED, UNUSABLE, USAGE
 from cxr_core.predict import DEFAULT_RULE, DISCLAIMER, HALF, Predictor
 from cxr_core.train import THRESHOLDS
 
 log = logging.getLogger(__name__)
-
-DONE, USAGE, UNUSABLE, INTERRUPTED = 0, 2, 3, 130
 
 
 def main(argv: list[str] | None = None) -> int:

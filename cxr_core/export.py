@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxr_core.console import refuse, show_log
+from cxr_core.exit_codes import DONE, INTERRUPTED, UNUSABLE, USAGE
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-DONE, REFUSED, UNUSABLE, INTERRUPTED = 0, 2, 3, 130
 _MOST = 256
 """Films that are compared: more would say the same."""
 
@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
         checkpoint = load_checkpoint(args.model)
         agreement = export(checkpoint, args.out, _squares(checkpoint, args.films))
     except (CheckpointError, ExportError) as mistake:
-        return refuse(str(mistake), REFUSED)
+        return refuse(str(mistake), USAGE)
     except OSError as fault:
         return refuse(f"{fault.filename or args.out}: {fault.strerror or fault}", UNUSABLE)
     except KeyboardInterrupt:

@@ -21,6 +21,7 @@ from cxr_core.data.film_files import films_in
 from cxr_core.data.progress_bar import film_bar
 from cxr_core.device import is_there, named_device
 from cxr_core.ensemble_predictor import EnsemblePredictor, load_predictor
+from cxr_core.exit_codes import DONE, INTERRUPTED, UNUSABLE, USAGE
 from cxr_core.predict import DEFAULT_RULE, DISCLAIMER, HALF, Finding, Prediction, Predictor, Refusal, ThresholdError
 from cxr_core.scorecard import finite
 from cxr_core.train import THRESHOLDS
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from cxr_core.explanation.overlay import Overlays
 
 log = logging.getLogger(__name__)
-
-DONE, REFUSED, UNUSABLE, INTERRUPTED = 0, 2, 3, 130
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -54,13 +53,13 @@ def _run(args: argparse.Namespace) -> int:
         outcomes = predictor(films, args.threshold)
     except CheckpointError as fault:
         model = "the model.pt of a training by python -m cxr_core.train, or the ensemble.json of a study"
-        return refuse(f"{fault}; MODEL is {model}", REFUSED)
+        return refuse(f"{fault}; MODEL is {model}", USAGE)
     except ThresholdError as mistake:
-        return refuse(f"{mistake}. Name one of them: --threshold", REFUSED)
+        return refuse(f"{mistake}. Name one of them: --threshold", USAGE)
     if args.overlay is None:
         return _tell(args, predictor, films, refusals, outcomes, None)
     if isinstance(predictor, EnsemblePredictor):
-        return refuse(f"{args.model}: --overlay shows where one network looks; name one of the ensemble's", REFUSED)
+        return refuse(f"{args.model}: --overlay shows where one network looks; name one of the ensemble's", USAGE)
     # captum and matplotlib take seconds to import
     from cxr_core.explanation import NoFeatureMap
     from cxr_core.explanation.overlay import OverlayError, Overlays
@@ -70,7 +69,7 @@ def _run(args: argparse.Namespace) -> int:
         overlays.refuse_existing(films)
         return _tell(args, predictor, films, refusals, outcomes, overlays)
     except NoFeatureMap as fault:
-        return refuse(f"{args.model}: {fault}", REFUSED)
+        return refuse(f"{args.model}: {fault}", USAGE)
     except OverlayError as fault:
         return refuse(str(fault), UNUSABLE)
 
@@ -105,7 +104,7 @@ def _tell(
     except OSError as fault:
         return refuse(f"the answer cannot be printed: {fault.strerror}", UNUSABLE)
     if refused:
-        return refuse(f"{refused:,} of {len(films) + len(refusals):,} refused", REFUSED)
+        return refuse(f"{refused:,} of {len(films) + len(refusals):,} refused", USAGE)
     return DONE
 
 

@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
+from cxr_core.exit_codes import DONE, INTERRUPTED, UNUSABLE
+
 if TYPE_CHECKING:
     from cxr_core.data.policy import DataPolicy
     from cxr_core.data.preparation import PreparedData
-
-DONE, BAD_DATA, INTERRUPTED = 0, 3, 130
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -37,7 +37,7 @@ def _run(args: argparse.Namespace) -> int:
         prepared = prepare(DataName.parse(args.data), _policy(args), task if args.labels else None, args.seed)
     except DataError as fault:
         print(fault, file=sys.stderr)
-        return BAD_DATA
+        return UNUSABLE
     folder = args.out or Path("prepared") / f"{prepared.name.kind}-{prepared.policy.image_size}px"
     try:
         prepared.save(folder)
@@ -45,7 +45,7 @@ def _run(args: argparse.Namespace) -> int:
     except OSError as fault:
         why = f"{fault.filename or folder}: {fault.strerror or fault}"
         print(f"{why}; name another folder for films.parquet and data.html: --out", file=sys.stderr)
-        return BAD_DATA
+        return UNUSABLE
     told = describe(prepared)
     return _tell(json.dumps(told) if args.json else _text(told, folder))
 
@@ -129,7 +129,7 @@ def _tell(text: str) -> int:
         answer(text)
     except OSError as fault:
         print(f"the answer cannot be printed: {fault.strerror}", file=sys.stderr)
-        return BAD_DATA
+        return UNUSABLE
     return DONE
 
 

@@ -1,7 +1,6 @@
 """The command `python -m cxr_core.train`: trains one recipe, without a search, and writes what came of it."""
 
 import argparse
-import errno
 import json
 import os
 import shlex
@@ -20,15 +19,14 @@ from cxr_core.checkpoint import CheckpointError
 from cxr_core.console import refuse, show_log
 from cxr_core.data import DataError
 from cxr_core.device import is_there, named_device
+from cxr_core.exit_codes import DIVERGED, DONE, INTERRUPTED, TERMINATED, UNUSABLE, USAGE
+from cxr_core.full_disk import is_disk_full
 from cxr_core.located_yaml import SpaceError
 from cxr_core.models import Infeasible
 from cxr_core.recipe import load_recipe
 from cxr_core.recipe_training import Request, train_recipe
 from cxr_core.train import Diverged
 from cxr_core.training_folder import FolderError
-
-DONE, USAGE, UNUSABLE, DIVERGED, INTERRUPTED, TERMINATED = 0, 2, 3, 4, 130, 143
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class _Termination(KeyboardInterrupt):
@@ -114,7 +112,7 @@ def _overrides(args: argparse.Namespace) -> list[str]:
 
 def _unwritten(fault: OSError, out: Path, again: str) -> str:
     told = f"{fault.filename or out}: {fault.strerror or fault}"
-    return f"{told}; the epochs done are kept. Free some space, then: {again}" if fault.errno in _DISK_FULL else told
+    return f"{told}; the epochs done are kept. Free some space, then: {again}" if is_disk_full(fault) else told
 
 
 def _in_words(results: dict[str, Any], out: Path) -> str:

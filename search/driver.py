@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 from cxr_core.data import DataName, PreparedData
 from cxr_core.models import measure_model
 from cxr_core.registry import Chosen
-from search.full_disk import DISK
-from search.legs import Legs
+from search.legs import DISK, Legs
 from search.placement import Resources
 from search.preflight import prepare_sizes
 from search.progress import Progress

@@ -1,6 +1,7 @@
-"""Lengths of time as people write them: 90s, 10m, 8h, 2d, 1h30m."""
+"""Times as people write them: 90s, 10m, 8h, 2d, 1h30m, and 2026-11-22 06:40 UTC."""
 
 import re
+from datetime import UTC, datetime
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -22,3 +23,8 @@ def format_duration(seconds: float) -> str:
         if count or (unit == "s" and not parts):
             parts.append(f"{count}{unit}")
     return " ".join(parts[:2])
+
+
+def format_date(at: float, seconds: bool = False) -> str:
+    """A moment (s since 1970) in UTC: what is written may be read anywhere."""
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M{':%S' if seconds else ''}} UTC"

@@ -1,4 +1,4 @@
-"""Exit codes of every command."""
+"""Exit codes of the commands of a search."""
 
 DONE = 0
 USAGE = 2

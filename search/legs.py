@@ -31,6 +31,8 @@ _SAME_MISTAKE = 3
 """First trials that must fail with one exception for the search to stop: the fault is in the set-up, not in them."""
 _FORECAST_MARGIN = 1.5
 """Times its forecast that the leader's training is started before the time budget ends."""
+DISK = "disk"
+"""Why a search stops when a disk is full, so that it can be resumed once there is room."""
 BUDGETS = ("time", "gpu_hours", "target", "plateau")
 """Reasons to stop that end a search, where a signal or a mistake only ends its session."""
 

@@ -14,9 +14,9 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from search.full_disk import DISK, is_disk_full
+from cxr_core.full_disk import is_disk_full
 from search.leg import Leg
-from search.legs import Legs, Pause
+from search.legs import DISK, Legs, Pause
 from search.lost_processes import LostProcesses
 from search.placement import Placement, Resources
 from search.ray_cluster import nodes

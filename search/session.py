@@ -11,13 +11,13 @@ from typing import Any
 
 from cxr_core.data import PreparedData
 from cxr_core.data.page import write_page
+from cxr_core.full_disk import is_disk_full
 from search.budget import Budget
 from search.checkpoints import Checkpoints
 from search.credibility import Credibility
 from search.driver import drive, stopped_early
 from search.films import prepare_again, prepare_films
-from search.full_disk import DISK, is_disk_full
-from search.legs import BUDGETS, Legs
+from search.legs import BUDGETS, DISK, Legs
 from search.mlflow_view import default_uri
 from search.mlflow_writer import Writer, start_writer
 from search.placement import Resources

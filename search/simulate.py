@@ -3,7 +3,6 @@
 import argparse
 import json
 import logging
-import math
 import multiprocessing
 import os
 import signal
@@ -201,19 +200,21 @@ def _bar(total: int) -> Iterator[Callable[[], None]]:
 
 def describe(comparison: "Comparison", args: argparse.Namespace) -> dict[str, Any]:
     """The comparison as JSON takes it; what is infinite (missed in most searches, no full training yet) is null."""
+    from cxr_core.scorecard import finite  # seconds to import
+
     table = comparison.table
     rows = {}
     for row in comparison.rows():
         one, two = row.top1_speedup, row.top2_speedup
         rows[row.policy] = {
-            "top1_speedup": _number(one.value),
-            "top1_speedup_interval": [_number(one.low), _number(one.high)],
-            "top2_speedup": _number(two.value),
-            "top2_speedup_interval": [_number(two.low), _number(two.high)],
+            "top1_speedup": finite(one.value),
+            "top1_speedup_interval": [finite(one.low), finite(one.high)],
+            "top2_speedup": finite(two.value),
+            "top2_speedup_interval": [finite(two.low), finite(two.high)],
             "top1_missed": row.top1_missed,
             "top2_missed": row.top2_missed,
-            "regret": {str(at): _number(estimate.value) for at, estimate in row.regret.items()},
-            "regret_interval": {str(at): [_number(e.low), _number(e.high)] for at, e in row.regret.items()},
+            "regret": {str(at): finite(estimate.value) for at, estimate in row.regret.items()},
+            "regret_interval": {str(at): [finite(e.low), finite(e.high)] for at, e in row.regret.items()},
         }
     return {
         "table": str(args.table),
@@ -227,10 +228,6 @@ def describe(comparison: "Comparison", args: argparse.Namespace) -> dict[str, An
         "reference": comparison.policies[0],
         "policies": rows,
     }
-
-
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def _print(comparison: "Comparison", args: argparse.Namespace) -> None:

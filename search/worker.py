@@ -16,8 +16,8 @@ from ray import tune
 from cxr_core import memory
 from cxr_core.data import DataName, TrainingData, build_cache
 from cxr_core.data.policy import Aspect
+from cxr_core.full_disk import is_disk_full
 from cxr_core.metrics import KFOLD, STRESSED
-from search.full_disk import is_disk_full
 from search.kept_scores import save_scores, scores_path
 from search.leg import Leg
 from search.placement import memory_fraction

@@ -4,15 +4,16 @@ import logging
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from cxr_core.data import PreparedData
+from cxr_core.full_disk import is_disk_full
 from search.credibility import Credibility
 from search.driver import drained_on_signal, drive, stopped_early
+from search.durations import format_date
 from search.films import prepare_again
 from search.finals.ensemble import candidates, choose_members, judge_ensemble
 from search.finals.explanation import explain_delivered
@@ -22,9 +23,9 @@ from search.finals.repeats import NoFinalist, Repeats, broken, choose, trainings
 from search.finals.sealed_test import SealedTest
 from search.finals.ties import tie_breakers
 from search.finals.verdict import judge
-from search.full_disk import DISK, is_disk_full
 from search.hand_over.folder import HandedOver, hand_over
 from search.hand_over.publish import publish
+from search.legs import DISK
 from search.mlflow_writer import start_writer
 from search.overview import ending
 from search.placement import Resources
@@ -150,9 +151,9 @@ class _Finals:
         last = openings[-1]
         times = f"{len(openings)} times, last" if len(openings) > 1 else "once,"
         raise StudyError(
-            f"{self.study.folder}: the test split was opened {times} on {_date(last['at'])} ({last['reason']}), and "
-            "trainings that were not evaluated then would open it again. If that is meant: --reopen-test REASON; the "
-            "report counts the openings"
+            f"{self.study.folder}: the test split was opened {times} on {format_date(last['at'])} ({last['reason']}), "
+            "and trainings that were not evaluated then would open it again. If that is meant: --reopen-test REASON; "
+            "the report counts the openings"
         )
 
     def run(self) -> Result:
@@ -275,7 +276,3 @@ class _Finals:
 
 def _numbers(trainings: Mapping[int, Sequence[Trial]]) -> dict[int, list[int]]:
     return {finalist: [trial.number for trial in of] for finalist, of in trainings.items()}
-
-
-def _date(at: float) -> str:
-    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M} UTC"

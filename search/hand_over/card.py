@@ -4,7 +4,6 @@ import importlib.resources
 import json
 import math
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from jinja2 import Environment, StrictUndefined
 
 from cxr_core.checkpoint import Checkpoint, load_checkpoint
 from cxr_core.predict import DEFAULT_RULE, DISCLAIMER
-from search.durations import format_duration
+from search.durations import format_date, format_duration
 from search.evidence.split import Split
 from search.finals import words
 from search.finals.sealed_test import SealedTest
@@ -48,8 +47,8 @@ def _content(
         "record": record,
         "words": words,
         "known": known,
-        "made": _date(known["made"]),
-        "trained": _date(trial.epochs[-1].at) if trial.epochs else "unknown",
+        "made": format_date(known["made"]),
+        "trained": format_date(trial.epochs[-1].at) if trial.epochs else "unknown",
         "took": format_duration(sum(epoch.seconds for epoch in trial.last_training)),
         "device": "GPU" if any(epoch.peak_memory for epoch in trial.epochs) else "CPU",
         "facts": facts,
@@ -75,7 +74,7 @@ def _content(
         "thresholds": list(_thresholds(checkpoint)),
         "rules": list(checkpoint.thresholds),
         "rule": DEFAULT_RULE,
-        "openings": [(_date(opening["at"]), opening) for opening in record["openings"]],
+        "openings": [(format_date(opening["at"]), opening) for opening in record["openings"]],
         "subgroups": list(_subgroups(study.folder, record)),
     }
 
@@ -115,7 +114,3 @@ def _figure(told: Mapping[str, Any]) -> str:
     if told.get("low") is None or told.get("high") is None:
         return f"{told['value']:.3f}"
     return f"{told['value']:.3f} [{told['low']:.3f}, {told['high']:.3f}]"
-
-
-def _date(at: float) -> str:
-    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M} UTC"

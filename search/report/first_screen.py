@@ -4,11 +4,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from search.durations import format_duration
+from search.durations import format_date, format_duration
 from search.evidence import words as evidence_words
 from search.finals import words
 from search.report.names import progress, standing, title
-from search.report.reading import Reading, date, named
+from search.report.reading import Reading, named
 from search.trial import Outcome, Trial
 
 RESEARCH_ONLY = "Research only: nothing here is made or tested for clinical use."
@@ -119,6 +119,6 @@ def key_figures(reading: Reading) -> list[tuple[str, str]]:
         ("Trials", f"{len(reading.trials)}: {by_outcome}"),
         ("Training time", f"{format_duration(sum(trial.seconds for trial in reading.trials))} over all trials"),
         ("Films", f"{sum(films[part] for part in seen):,} of {whose}"),
-        ("Begun", date(reading.facts["created"])),
-        ("Last epoch", date(last)),
+        ("Begun", format_date(reading.facts["created"])),
+        ("Last epoch", format_date(last)),
     ]

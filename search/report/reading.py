@@ -1,6 +1,5 @@
 """A study as its report reads it: once, so that the parts of the page agree while a search goes on."""
 
-from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
@@ -95,8 +94,3 @@ class Reading:
 def named(metric: str) -> str:
     """A metric as a reader knows it."""
     return _METRICS.get(metric, metric)
-
-
-def date(at: float, seconds: bool = False) -> str:
-    """In UTC: the page may be read anywhere."""
-    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M{':%S' if seconds else ''}} UTC"

@@ -1,6 +1,5 @@
 """The cache of films: decoded and resized once, then shared by every trial of a node through mmap."""
 
-import errno
 import hashlib
 import importlib.metadata
 import logging
@@ -23,6 +22,7 @@ from cxr_core.data.cache.resize import resize
 from cxr_core.data.cache.unfinished import Record, UnfinishedCache
 from cxr_core.data.policy import Aspect
 from cxr_core.data.source import DataError, Source
+from cxr_core.full_disk import is_disk_full
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,6 @@ _AHEAD = 16
 """Films per core that are decoded ahead of the one to be written: they outlast a slow film or a slow disk."""
 _BYTES_BESIDE = 1024
 """Disk space for a film's rows in journal and manifest, generously."""
-_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _MIB = 2**20
 
 
@@ -80,13 +79,13 @@ def build_cache(
             if not _is_complete(source, folder):
                 _build(source, list(zip(images, stamps, strict=True)), facts, folder, on_film or (lambda *_: None))
     except OSError as fault:
-        if fault.errno not in _DISK_FULL:
+        if not is_disk_full(fault):
             raise DataError(
                 f"{fault.filename or folder.parent}: {fault.strerror or fault}; films cannot be cached there. "
                 "Set CXR_CACHE to a folder that you may write to"
             ) from None
         raise DataError(
-            f"{folder.parent}: the disk is full ({os.strerror(fault.errno)}); the films decoded so far are kept. "
+            f"{folder.parent}: the disk is full ({fault.strerror}); the films decoded so far are kept. "
             "Free some space and start again, or set CXR_CACHE to a folder on a larger disk"
         ) from None
     return folder

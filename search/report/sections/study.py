@@ -5,6 +5,7 @@ import shlex
 from collections import Counter
 from typing import Any
 
+from search.durations import format_date
 from search.finals import words
 from search.ledger import history
 from search.life import in_words
@@ -12,7 +13,7 @@ from search.overview import failures
 from search.report import figures
 from search.report.account import saved, shares
 from search.report.drawing import draw
-from search.report.reading import Reading, date
+from search.report.reading import Reading
 
 _LOG = 1000
 """Decisions that the page lists; `search.status` tells all of each trial."""
@@ -23,7 +24,7 @@ def data(reading: Reading) -> dict[str, Any]:
     return {
         "parts": [part for part in ("train", "val", "test") if part in reading.facts["films"]],
         "opened": words.opened(reading.openings),
-        "openings": [(date(opening["at"]), opening) for opening in reading.openings],
+        "openings": [(format_date(opening["at"]), opening) for opening in reading.openings],
     }
 
 
@@ -48,7 +49,7 @@ def decisions(reading: Reading) -> dict[str, Any]:
     log = history(reading.trials)
     return {
         "steps": Counter(decision.step.value for _, decision in log).most_common(),
-        "log": [(date(d.at, seconds=True), trial, in_words(trial, d)) for trial, d in log[-_LOG:]],
+        "log": [(format_date(d.at, seconds=True), trial, in_words(trial, d)) for trial, d in log[-_LOG:]],
     }
 
 
