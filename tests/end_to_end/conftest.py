@@ -77,9 +77,10 @@ class Search:
 
         return Study(self.folder / "studies" / "quick")
 
-    def wait_for_epochs(self, count, process):
+    def wait_for_epochs(self, count, process, seconds=120):
         """Until the study holds that many epochs."""
-        for _ in range(1200):
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
             made = (self.folder / "studies" / "quick" / "journal.log").exists()
             if made and sum(len(trial.epochs) for trial in self.study.trials()) >= count:
                 return

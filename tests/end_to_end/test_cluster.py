@@ -68,9 +68,11 @@ def test_a_killed_nodes_legs_go_on_elsewhere_and_a_node_that_joins_is_used(searc
 def test_the_finals_of_a_search_are_trained_on_the_cluster(search, cluster, result):
     """The head has no core for trials, so that whatever is trained is trained on the other node."""
     cluster.start_head()
-    cluster.add("only")
+    only = cluster.add("only")
     short = ["--set", "asha.mode=none", "--set", "space.epochs=3", "--set", "budget.reserve=0.6"]
     process = start(search, cluster, "--concurrent", "1", "--trials", "2", "--json", *short)
+    search.wait_for_epochs(2 * 3 + 1, process, seconds=300)  # the first one of the finals
+    assert only.workers()
     code, out, err = finish(process, 600)
     assert code == 0, err
     finals = result(out)["finals"]
