@@ -90,7 +90,7 @@ class Search:
         raise AssertionError("no epoch came")
 
 
-def finish(process, seconds=300):
+def finish(process, seconds=600):
     out, err = process.communicate(timeout=seconds)
     return process.returncode, out, err
 
