@@ -40,6 +40,8 @@ from search.study import Study
 _FEWEST = 5
 """Positive test films from which on a finding counts."""
 _TITLES = {"auroc_macro": "AUROC", "accuracy": "accuracy"}
+_IN_FULL = " in full"
+"""What is said after the name of a recipe that was trained with all its epochs."""
 PUBLISHED = {
     "AutoKeras (published)": ("0.947", "0.878"),
     "ResNet-50, 224 px (published)": ("0.962", "0.884"),
@@ -87,9 +89,7 @@ class Opened:
         films, patients = len(self.films), self.films["patient"].nunique()
         told = f"{self.of.title}: {films} test films of {patients} patients, {self._counted.sum()} of "
         told += f"{len(self.labels)} findings"
-        absent = {adapted.recipe.name for adapted in adapted_recipes(self.of)} - {row.name for row in self.recipes}
-        missing = f"Not trained: {', '.join(sorted(absent))}." if absent else ""
-        return " ".join(filter(None, (f"{told}.", self._spread(), self._above(), missing)))
+        return " ".join(filter(None, (f"{told}.", self._spread(), self._above(), *self._absent())))
 
     def cells(self) -> Cells:
         """The columns of this data set."""
@@ -138,6 +138,15 @@ class Opened:
                 told.append(f"{who}, {_TITLES[name]} {middle}")
         return f"Median over {len(places)} searches: {'; '.join(told)}."
 
+    def _absent(self) -> Iterator[str]:
+        """The recipes that were not trained, and if others were in full, those that were not."""
+        names, trained = {one.recipe.name for one in adapted_recipes(self.of)}, {row.name for row in self.recipes}
+        if absent := names - trained:
+            yield f"Not trained: {', '.join(sorted(absent))}."
+        in_full = {name.removesuffix(_IN_FULL) for name in trained if name.endswith(_IN_FULL)}
+        if in_full and (partly := names - absent - in_full):
+            yield f"Not trained in full: {', '.join(sorted(partly))}."
+
     def _above(self) -> str:
         """The recipes whose AUROC is above that of the first search's winner."""
         best, trained = self._figures[0]["auroc_macro"][0], self._figures[len(self.searches) :]
@@ -158,7 +167,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    trained = {"": args.recipes} | ({" in full": args.in_full} if args.in_full else {})
+    trained = {"": args.recipes} | ({_IN_FULL: args.in_full} if args.in_full else {})
     opened = [
         _open(of, args.films, {end: folder / of.key for end, folder in trained.items()}, getattr(args, of.key))
         for of in DATA_SETS
@@ -249,7 +258,7 @@ def _of_study(folder: Path, place: int, images: pd.Series) -> Iterator[Row]:
     members, counts = zip(*ensemble["basis"]["members"], strict=True)
     mean = mean_probability(np.stack([scores(member) for member in members]), counts)
     yield Row(f"search {place}: ensemble", f"{len(members)} networks", mean[None])
-    yield from (row(f"search {place}: {one['baseline']} in full", one) for one in of.values() if one["baseline"])
+    yield from (row(f"search {place}: {one['baseline']}{_IN_FULL}", one) for one in of.values() if one["baseline"])
 
 
 def _of_recipe(of: DataSet, adapted: Adapted, folder: Path, title: str, films: Path, images: pd.Series) -> Row | None:
