@@ -107,7 +107,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         action="store_true",
         help="leave out studies/NAME/model and MLflow, what the winner is handed over by",
     )
-    add("--data", metavar="NAME[:PATH]", help="where the study's films lie now, if they were moved")
+    add("--data", metavar="KIND:PATH", help="where the study's films lie now, if they were moved")
     slots.add_options(parser)
     add("--json", action="store_true", help="print the result as one JSON object")
     args = parser.parse_args(argv)
