@@ -61,8 +61,12 @@ def conclusion(comparison: Comparison) -> str:
     speedups = {name: comparison.speedup(name, TOP1) for name in fair}
     best = max(fair, key=lambda name: -math.inf if math.isnan(speedups[name].value) else speedups[name].value)
     gain = speedups[best]
-    if not gain.value > 1:
-        within = "within noise of it" if gain.high >= 1 else "more than chance"
+    if math.isnan(gain.value):
+        return "Neither random search nor another policy mostly reaches the best 1 %."
+    if not gain.value:
+        return "No policy reaches the best 1 % sooner than random search: most searches of the others never get there."
+    if gain.value <= 1:
+        within = "within noise of it" if gain.high >= 1 else "slower by more than chance"
         return f"No policy reaches the best 1 % sooner than random search; the nearest is {best} ({within})."
     sure = "more than chance" if gain.low > 1 else "within noise"
     said = f"{best} reaches the best 1 % {gain.value:.1f} times as fast as random search"

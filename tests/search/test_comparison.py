@@ -93,7 +93,16 @@ def test_the_last_sentence_says_what_is_more_than_chance(table):
 def test_the_last_sentence_admits_that_nothing_beats_random_search(table):
     rng = np.random.default_rng(0)
     said = conclusion(Comparison(table, {"random": spread(rng, 20.0), "ours": spread(rng, 200.0)}))
-    assert said.startswith("No policy reaches the best 1 % sooner than random search")
+    assert said.startswith("No policy reaches the best 1 % sooner than random search; the nearest is ours (slower")
+
+
+def test_the_last_sentence_tells_slower_from_never(table):
+    rng = np.random.default_rng(0)
+    random, never = spread(rng, 20.0), [ends()] * 60
+    assert conclusion(Comparison(table, {"random": random, "ours": never})).endswith(
+        "most searches of the others never get there."
+    )
+    assert conclusion(Comparison(table, {"random": never, "ours": never})).startswith("Neither random search nor")
 
 
 def test_twice_the_workers_are_never_called_the_best_policy(table):
