@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from cxr_core.checkpoint import Checkpoint
 from cxr_core.normalisations import Normalisation
 from cxr_core.predict import DISCLAIMER, Predictor
+from cxr_core.thresholds import in_json
 
 TOLERANCE = 1e-4
 """Largest difference of a probability that is let pass: sums in float32 in another order differ by some 1e-6, a layer
@@ -112,11 +113,7 @@ def metadata(checkpoint: Checkpoint) -> dict[str, Any]:
         "output": f"{OUTPUT}: (N, {len(labels)}) float32, in the order of labels"
         + (f"; the mean over {config.views}" if config.views.count > 1 else ""),
         "thresholds": {
-            # Infinity, which JSON lacks, calls nothing; nor does 2.
-            rule: {
-                label: None if np.isnan(value) else min(value, 2.0)
-                for label, value in zip(labels, of_rule, strict=True)
-            }
+            rule: {label: in_json(value) for label, value in zip(labels, of_rule, strict=True)}
             for rule, of_rule in checkpoint.thresholds.items()
         },
         "model": config.model.name,

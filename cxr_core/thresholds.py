@@ -1,5 +1,6 @@
-"""Operating points: the score from which on a finding is called, fitted on validation films."""
+"""Thresholds: the score from which on a finding is called, fitted on validation films."""
 
+import math
 from typing import Literal, get_args
 
 import numpy as np
@@ -53,3 +54,8 @@ def _fitted(curve: RocCurve, rule: Rule, level: float) -> float:
         case _:
             best = np.flatnonzero((negatives - fp) / negatives >= level)[-1]
     return float(thresholds[best])
+
+
+def in_json(threshold: float) -> float | None:
+    """A threshold for JSON, which lacks infinity: 2 calls nothing, either; None if none could be fitted."""
+    return None if math.isnan(threshold) else min(threshold, 2.0)

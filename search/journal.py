@@ -83,10 +83,14 @@ class Journal:
         full = trial.outcome is Outcome.FULL and trial.repeats is None
         return full and not self.objective.broken(trial.epochs[-1].metrics)
 
+    def ranked(self) -> list[Trial]:
+        """Trials that may win, the best by the objective, or by the first of several, first; of equals, the earlier."""
+        sign = -1 if self.objective.maximize[0] else 1
+        return sorted(self.eligible(), key=lambda trial: (sign * (trial.value or 0.0), trial.number))
+
     def winner(self) -> Trial | None:
-        """The best trial by the objective, or the first of several; of equals, the earlier one."""
-        sign = 1 if self.objective.maximize[0] else -1
-        return max(self.eligible(), key=lambda trial: (sign * (trial.value or 0.0), -trial.number), default=None)
+        """The best trial that may win."""
+        return next(iter(self.ranked()), None)
 
     def front(self) -> list[Trial]:
         """The trials that no other one beats in all objectives, in order of the first objective."""
@@ -109,7 +113,6 @@ class Journal:
         evidence: dict[str, Any] | None = None,
         params: Mapping[str, Any] | None = None,
         distributions: Mapping[str, BaseDistribution] | None = None,
-        notes: Mapping[str, Any] | None = None,
         **kind: Any,
     ) -> Trial:
         """A new trial, written whole or not at all. kind: baseline, repeats, refit, fold, finals, stages, as Trial."""
@@ -125,7 +128,7 @@ class Journal:
             params=dict(params or {}),
             distributions=dict(distributions or {}),
             user_attrs=attrs,
-            system_attrs=dict(notes or {}),
+            system_attrs={},
             intermediate_values={},
         )
         self._ids.append(self._storage.create_new_trial(self._id, template))
@@ -197,7 +200,6 @@ def _trial(frozen: FrozenTrial) -> Trial:
         values=tuple(frozen.values or ()),
         started=frozen.datetime_start.timestamp() if frozen.datetime_start else 0.0,
         decisions=tuple(_decision(attrs[key]) for key in decisions),
-        notes=dict(frozen.system_attrs),
     )
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import compress, count
 from operator import is_not
 from typing import Any, Literal, NamedTuple
@@ -26,7 +26,7 @@ class Known:
 
     flat: its full configuration by dotted names, fixed values included. values: one an objective, of the last epoch if
     COMPLETE, at the rung if PRUNED (stopped there, or waiting). rung: its index, 0 for the lowest. violations: one a
-    constraint, above 0 if violated. notes: what its proposal said to keep.
+    constraint, above 0 if violated.
     """
 
     number: int
@@ -35,7 +35,6 @@ class Known:
     values: tuple[float, ...] = ()
     rung: int = 0
     violations: tuple[float, ...] = ()
-    notes: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def violation(self) -> float:

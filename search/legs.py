@@ -93,7 +93,7 @@ class Legs:
         for trial in trials:  # all of them before any is judged: a searcher's draws depend on their order
             self.proposer.see(trial)
         for trial in sorted(trials, key=lambda trial: trial.epochs[-1].at if trial.epochs else 0.0):
-            self.budget.end(trial, eligible=trial.repeats is None and not self._broken(trial))
+            self.budget.end(trial, eligible=self.journal.may_win(trial))
         for trial in undecided:
             if trial.number not in self._outside:
                 self._take_up(trial)
@@ -200,12 +200,15 @@ class Legs:
         return None
 
     def _add(self, flat: dict[str, Scalar], why: str, **kind: Any) -> Trial:
-        if kind.get("repeats") is None and "baseline" not in kind:
-            kind["stages"] = self.fidelities.stages  # others are not trained on fewer or smaller films first
-        elif not kind.get("finals"):
-            kind["stages"] = self.fidelities.folds  # but over as many folds, or their values could not be compared
         kept = {key: value for key, value in kind.items() if value is not None}
-        return self.journal.add(flat, self.seed + len(self.journal.trials()), why, **kept)
+        return self.journal.add(flat, self.seed + len(self.journal.trials()), why, stages=self._stages(**kept), **kept)
+
+    def _stages(self, repeats: int | None = None, baseline: str | None = None, finals: bool = False, **_: Any) -> int:
+        """How often its schedule is run: a searched trial's at every fidelity, a baseline's and another seed's once a
+        fold, or their values could not be compared, a training's of the finals once."""
+        if finals:
+            return 1
+        return self.fidelities.stages if repeats is None and baseline is None else self.fidelities.folds
 
     def _begin(self, trial: Trial) -> Leg | None:
         """The first leg of a new trial."""
@@ -343,12 +346,9 @@ class Legs:
         elif outcome is not Outcome.PRUNED:
             log.info("trial %s ended, %s: %s", trial.name, outcome.value, reason)
         self.rungs.end(trial.number, in_full=outcome is Outcome.FULL)
-        self.budget.end(trial, eligible=trial.repeats is None and not self._broken(trial))
+        self.budget.end(trial, eligible=self.journal.may_win(trial))
         self.proposer.see(trial)
         self._on_end(trial)
-
-    def _broken(self, trial: Trial) -> list[str]:
-        return self.journal.objective.broken(trial.epochs[-1].metrics) if trial.epochs else []
 
     def _note(self, trial: Trial, step: Step, why: str, **evidence: object) -> Trial:
         return self.journal.decide(trial.number, step, why, **evidence)

@@ -66,7 +66,7 @@ class Overview:
         self.objective = study.objective
         self.rungs = _rungs(self.header, self.objective, self.trials)
         self.state = _state(study, self.trials)
-        self.budget = _budget(self.header, self.objective, self.facts, self.trials)
+        self.budget = _budget(study, self.header, self.facts, self.trials)
         self.winner, self.front = study.winner(), study.front() if len(self.objective.metrics) > 1 else []
 
     @property
@@ -108,10 +108,9 @@ class Overview:
 
     def leader(self, besides: int | None = None) -> Trial | None:
         """The winner so far, or before there is one, the trial that got furthest; besides: a trial left out."""
-        eligible = [trial for trial in self.study.eligible() if trial.number != besides]
-        if eligible:
-            sign = -1 if self.objective.maximize[0] else 1
-            return min(eligible, key=lambda trial: (sign * (trial.value or 0.0), trial.number))
+        best = next((trial for trial in self.study.ranked() if trial.number != besides), None)
+        if best:
+            return best
         begun = [trial for trial in self.trials if trial.epochs and trial.number != besides]
         furthest = max((len(trial.epochs) / trial.schedule for trial in begun), default=0.0)
         level = [trial for trial in begun if len(trial.epochs) / trial.schedule == furthest]
@@ -152,17 +151,16 @@ def _rungs(header: Header, objective: Objective, trials: Iterable[Trial]) -> Run
     return rungs
 
 
-def _budget(header: Header, objective: Objective, facts: dict[str, Any], trials: Sequence[Trial]) -> Budget:
+def _budget(study: Study, header: Header, facts: dict[str, Any], trials: Sequence[Trial]) -> Budget:
     """The account of all sessions; its clock is the driver's last note."""
     session = facts.get("session", {})
     used = facts.get("seconds_used", 0.0)
     devices, slots = session.get("gpus") or 1.0, session.get("slots", 1)
-    budget = Budget(header.budget, objective.maximize[0], devices, slots, clock=lambda: used)
+    budget = Budget(header.budget, study.objective.maximize[0], devices, slots, clock=lambda: used)
     for trial in sorted(trials, key=lambda trial: trial.epochs[-1].at if trial.epochs else 0.0):
         budget.begin(trial)
         budget.spend(trial.number, trial.seconds)
-        kept = not objective.broken(trial.epochs[-1].metrics) if trial.epochs else True
-        budget.end(trial, eligible=trial.repeats is None and kept)
+        budget.end(trial, eligible=study.may_win(trial))
     return budget
 
 

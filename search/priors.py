@@ -52,7 +52,7 @@ def _group(entry: Entry) -> tuple[int, int]:
 
 def save_prior(folder: Path, prior: Sequence[Known]) -> None:
     """Keep a prior beside the study that it serves."""
-    rows = [{**vars(known), "state": known.state.name, "notes": {}} for known in prior]
+    rows = [{**vars(known), "state": known.state.name} for known in prior]
     (folder / _FILE).write_text(json.dumps(rows))
 
 

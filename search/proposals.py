@@ -29,14 +29,12 @@ __all__ = ["Known", "Proposal", "propose"]
 class Proposal:
     """A configuration to try, and how it came about.
 
-    params and distributions: the searched part, as Optuna stores it. notes: what to keep with the trial. origin: for
-    the ledger of decisions.
+    params and distributions: the searched part, as Optuna stores it. origin: for the ledger of decisions.
     """
 
     flat: dict[str, Scalar]
     params: dict[str, Any]
     distributions: dict[str, BaseDistribution]
-    notes: dict[str, Any]
     origin: str
 
 
@@ -129,7 +127,7 @@ def _ask(
     storage.create_new_study(directions, "proposal")
     asked = optuna.study.Study("proposal", storage, sampler=sampler).ask()
     flat = registered.propose(domains, asked)
-    return Proposal(flat, asked.params, asked.distributions, {}, origin)
+    return Proposal(flat, asked.params, asked.distributions, origin)
 
 
 class _Told(InMemoryStorage):

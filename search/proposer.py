@@ -35,7 +35,6 @@ class Draft:
     repeats: int | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
     distributions: Mapping[str, Any] = field(default_factory=dict)
-    notes: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Proposer:
@@ -86,7 +85,6 @@ class Proposer:
             values=objective.values(metrics) if decided else (),
             rung=self.rungs.level(trial.number),
             violations=objective.violations(metrics) if decided else (),
-            notes=trial.notes,
         )
 
     def draft(self) -> Draft | None:
@@ -127,15 +125,12 @@ class Proposer:
                     evidence,
                     params=proposal.params,
                     distributions=proposal.distributions,
-                    notes=proposal.notes,
                 )
         return self._repeat(earlier)
 
     def _repeat(self, duplicate: int | None) -> Draft | None:
         """Another seed of the best configuration that has not had enough of them."""
-        sign = 1 if self.journal.objective.maximize[0] else -1
-        leaders = sorted(self.journal.eligible(), key=lambda trial: (-sign * (trial.value or 0.0), trial.number))
-        for leader in leaders:
+        for leader in self.journal.ranked():
             seeds = 1 + sum(of == leader.number for of in self._repeats.values())
             if seeds < _SEEDS:
                 why = f"the searcher proposed trial {duplicate} again: spent as another seed of trial {leader.number}"

@@ -95,7 +95,7 @@ class _Rows:
             row, origin = self.neighbours.nearest(asked.flat, self.free), asked.origin
         self.free[row] = False
         self.curve_of[number] = self.table.curves[row]
-        return Proposal(self.table.curves[row].flat, {}, {}, {}, origin)
+        return Proposal(self.table.curves[row].flat, {}, {}, origin)
 
 
 def simulate(

@@ -75,7 +75,7 @@ class Trial:
     whose thresholds it takes over, if it learns from the validation films, too: nothing is known of it. fold: the fold
     that it is trained on for a tie-breaker, if not the study's own split. finals: whether it was trained for the
     finals, after the search. stages: how often its schedule is run, each time at a higher fidelity or on another fold.
-    values: one for each objective, once it has been trained in full. notes: what the searcher keeps with it.
+    values: one for each objective, once it has been trained in full.
     """
 
     number: int
@@ -94,7 +94,6 @@ class Trial:
     values: tuple[float, ...] = ()
     started: float = 0.0
     decisions: tuple[Decision, ...] = ()
-    notes: dict[str, Any] = field(default_factory=dict)
 
     @property
     def schedule(self) -> int:

@@ -13,10 +13,11 @@ from cxr_core.bootstrap import bootstrap, macro_samples, paired_difference, perc
 from cxr_core.checkpoint import load_checkpoint
 from cxr_core.confusion import called
 from cxr_core.ensemble import majority_vote, mean_probability, select_models
+from cxr_core.json_file import strict, write_json
 from cxr_core.latency import film_latency
 from cxr_core.metrics import EPOCH_METRICS, macro, per_label
 from cxr_core.scorecard import finite
-from cxr_core.thresholds import Rule, fit_thresholds
+from cxr_core.thresholds import Rule, fit_thresholds, in_json
 from search.finals.ensemble_words import sentences
 from search.finals.repeats import is_kept
 from search.finals.sealed_test import SealedTest
@@ -92,9 +93,7 @@ def judge_ensemble(
         of = _Compared(counts, finals["delivered"], seeds, finals["metric"], networks)
         record = {"basis": basis, **of.describe(trials, *splits)}
         record["sentences"] = sentences(record)
-        partial = study.folder / ".ensemble.json.partial"
-        partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        partial.replace(study.folder / "ensemble.json")
+        write_json(study.folder / "ensemble.json", record)
     return record
 
 
@@ -165,10 +164,10 @@ class _Compared:
         return {
             "metric": self.metric,
             "members": members,
-            "thresholds": {_RULE: [finite(float(value)) for value in thresholds]},
+            "thresholds": {_RULE: [in_json(float(value)) for value in thresholds]},
             "validation": _reached(verdict, "validation"),
             "test": _reached(verdict, "test"),
-            "gap": {"value": finite(verdict.gap), "low": finite(verdict.gap_low), "high": finite(verdict.gap_high)},
+            "gap": strict(vars(verdict.gap)),
             "gain": {
                 split: {
                     "delivered": _gain(getattr(verdict, split).differences[_DELIVERED], self.metric),

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from search.finals.words import in_words
+from search.finals.words import gap, in_words
 
 
 def sentences(record: Mapping[str, Any]) -> list[str]:
@@ -61,7 +61,7 @@ def interval(told: Mapping[str, Any], signed: bool = False) -> str:
 
 def optimism(record: Mapping[str, Any]) -> str:
     """How much worse the ensemble is on test than on the films that chose it."""
-    return f"Optimism gap of the ensemble: {interval(record['gap'], signed=True)}."
+    return f"Optimism gap of the ensemble: {gap(record['gap'])}."
 
 
 def of_votes(record: Mapping[str, Any]) -> str:

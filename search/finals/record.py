@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cxr_core.json_file import strict, write_json
 from cxr_core.metrics import EPOCH_METRICS
 from cxr_core.scorecard import finite
 from search.finals.verdict import Difference, Reached, Standing, Verdict
@@ -20,10 +21,8 @@ def read_record(folder: Path) -> dict[str, Any] | None:
 
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:
-    """Keep a result; a reader sees the old one or the new one."""
-    partial = folder / ".finalists.json.partial"
-    partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    partial.replace(folder / "finalists.json")
+    """Keep a result."""
+    write_json(folder / "finalists.json", record)
 
 
 def describe(
@@ -50,11 +49,7 @@ def describe(
         "warnings": [*verdict.warnings, *(_of_broken(trial) for trial in broken)],
         "finalists": [_finalist(verdict, trial_of[number], trainings[number]) for number in verdict.order],
         "films": {"validation": _films(verdict.validation), "test": _films(verdict.test)},
-        "gap": {
-            "value": finite(verdict.gap),
-            "low": finite(verdict.gap_low),
-            "high": finite(verdict.gap_high),
-        },
+        "gap": strict(vars(verdict.gap)),
         "ranking": {"spearman": finite(verdict.spearman), "kendall": finite(verdict.kendall)},
         "openings": [dict(opening) for opening in openings],
     }

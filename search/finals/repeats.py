@@ -30,8 +30,7 @@ def choose(study: Study, top: int, compare: Compare | None = None) -> list[Trial
     compare: by it, trials that are not credibly worse than the best go by the tie-breakers, if the objective has some.
     Raises NoFinalist if there is none that may win.
     """
-    sign = -1 if study.objective.maximize[0] else 1
-    best = sorted(study.eligible(), key=lambda trial: (sign * (trial.value or 0.0), trial.number))
+    best = study.ranked()
     if not best:
         within = " within the constraints" if study.objective.bounds else ""
         raise NoFinalist(f"{study.folder}: no trial was trained in full{within}; go on with search.run --resume")

@@ -42,9 +42,16 @@ def sealed_off(study: Study) -> str | None:
     """Why a study's finals cannot open the test split, if they cannot."""
     if "test" not in study.facts["films"]:
         return f"{study.facts['data']} has no test split, so there is nothing to judge finalists by"
-    if study.facts.get("test_openings"):
+    if study.facts.get("test_openings") and not _cut_off(study):
         return "the test split was opened before; to open it again: python -m search.finalize with --reopen-test REASON"
     return None
+
+
+def _cut_off(study: Study) -> bool:
+    """Whether finals opened the split and were killed before they had told everything, and it is still their search."""
+    opened = study.facts["test_openings"][-1]["at"]
+    searched = (trial for trial in study.trials() if trial.epochs and not trial.finals)
+    return bool(study.facts.get("finals_ended", 0.0) < opened and all(t.epochs[-1].at < opened for t in searched))
 
 
 def allowance(study: Study, reserve: float) -> float:

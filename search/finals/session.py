@@ -2,6 +2,7 @@
 
 import logging
 import signal
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,8 +97,13 @@ def run_finals(request: Request) -> Result:
         finals.check_opening()
         if request.data:
             prepare_again(finals.study, finals.space, request.data)
-        result = finals.tell() if finals.is_done else finals.run()
-        return finals.refit(result.record) if request.refit and result.record else result
+        try:
+            result = finals.tell() if finals.is_done else finals.run()
+            return finals.refit(result.record) if request.refit and result.record else result
+        except OSError as fault:
+            if not is_disk_full(fault):
+                raise
+            return Result(None, None, DISK)
 
 
 class _Finals:
@@ -170,16 +176,11 @@ class _Finals:
         # Before anything is trained: by these facts the finalists' checkpoints are kept, and a later command goes on.
         self.study.note("finalists", [trial.number for trial in self.finalists])
         self.study.note("finals", self._size)
-        try:
-            if not self.repeats.is_complete:
-                self._train(prepared)
-            if self.repeats.stopping is None:
-                self._evaluate(prepared)
-            return Result(None, None, stopped_early(self.repeats)) if self.repeats.stopping else self.tell()
-        except OSError as fault:
-            if not is_disk_full(fault):
-                raise
-            return Result(None, None, DISK)
+        if not self.repeats.is_complete:
+            self._train(prepared)
+        if self.repeats.stopping is None:
+            self._evaluate(prepared)
+        return Result(None, None, stopped_early(self.repeats)) if self.repeats.stopping else self.tell()
 
     def refit(self, record: dict[str, Any]) -> Result:
         """Train the winner on the validation films, too, unless that was done."""
@@ -188,12 +189,7 @@ class _Finals:
         if not refit.is_complete:
             check_disk(self.study.folder, self.space, 1)
             log.info("refit: trial %d once more, on the validation films, too", winner)
-            try:
-                self._drive(refit, prepare_again(self.study, self.space))
-            except OSError as fault:
-                if not is_disk_full(fault):
-                    raise
-                refit.stop(DISK)
+            self._drive(refit, prepare_again(self.study, self.space))
         return Result(None, None, stopped_early(refit)) if refit.stopping else self.tell()
 
     def _train(self, prepared: PreparedData) -> None:
@@ -259,6 +255,7 @@ class _Finals:
             report = write_report(self.study)
         if model:
             publish(self.study, model)
+        self.study.note("finals_ended", time.time())
         refit = refit_sentence(self.study.trials(), record)
         return Result(record, report, ensemble=ensemble, refit=refit, model=model)
 

@@ -87,14 +87,27 @@ class Standing:
 
 
 @dataclass(frozen=True)
+class Gap:
+    """How much worse the winner is on test than on validation, over the findings that both splits define.
+
+    low, high: 95 % interval. labels: how many findings these are, of all.
+    """
+
+    value: float
+    low: float
+    high: float
+    labels: int
+    of_labels: int
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What is known of the finalists after the test split was opened.
 
     order: finalists by their mean on validation, the best first. winner: the best that may win; never chosen by test.
     tie: how a tie-breaker chose it among those that cannot be told from the best, empty if none did.
-    gap: validation minus test of the winner, with the sign that makes optimism positive; low and high: its 95 %
-    interval. spearman, kendall: of the means on validation and on test, NaN of fewer than three finalists.
-    sentence: which differences on test are noise. warnings: why the choice may rest on chance.
+    spearman, kendall: of the means on validation and on test, NaN of fewer than three finalists. sentence: which
+    differences on test are noise. warnings: why the choice may rest on chance.
     """
 
     metric: str
@@ -102,9 +115,7 @@ class Verdict:
     winner: int
     validation: Standing
     test: Standing
-    gap: float
-    gap_low: float
-    gap_high: float
+    gap: Gap
     spearman: float
     kendall: float
     sentence: str
@@ -138,8 +149,6 @@ def judge(
         raise ValueError("no finalist may win")
     winner, tie = _chosen(candidates, on_validation, metric, breakers)
     standings = [on.standing(winner) for on in (on_validation, on_test)]
-    gaps = sign * (on_validation.of(winner) - on_test.of(winner))
-    interval = percentile_interval(gaps)
     spearman, kendall = _rank_agreement(*({n: r.mean for n, r in of.reached.items()} for of in standings))
     return Verdict(
         metric=metric,
@@ -147,9 +156,7 @@ def judge(
         winner=winner,
         validation=standings[0],
         test=standings[1],
-        gap=sign * (standings[0].reached[winner].mean - standings[1].reached[winner].mean),
-        gap_low=float(interval.low),
-        gap_high=float(interval.high),
+        gap=_gap(on_validation, on_test, winner, sign),
         spearman=spearman,
         kendall=kendall,
         sentence=_sentence(winner, standings[1], sign),
@@ -172,6 +179,14 @@ def _chosen(
     return winner, decision(metric, winner, leader, tied, breakers)
 
 
+def _gap(validation: "_Resampled", test: "_Resampled", winner: int, sign: int) -> Gap:
+    """Finding by finding: means over different findings would differ though the network is equally good on both."""
+    of_label = sign * (validation.of_label(winner) - test.of_label(winner))
+    both = ~np.isnan(of_label)
+    interval = percentile_interval(macro_samples(sign * (validation.drawn(winner) - test.drawn(winner))[:, both]))
+    return Gap(macro(of_label), float(interval.low), float(interval.high), int(both.sum()), len(both))
+
+
 class _Resampled:
     """One split's films, drawn again by patient: one bootstrap for all finalists and seeds."""
 
@@ -184,16 +199,21 @@ class _Resampled:
         # Over the seeds first: then a finding is left out of a resample for all seeds alike. (R, F, C)
         self._means = np.stack([part.mean(axis=1) for part in np.split(samples, ends[:-1], axis=1)], axis=1)
         of_label = EPOCH_METRICS[metric]
-        points = {n: [per_label(of_label, split.targets, one) for one in split.scores[n]] for n in self.numbers}
-        self.labels = defined_labels(points[self.numbers[0]][0])
-        self.reached = {number: self._reached(number, [macro(of) for of in points[number]]) for number in self.numbers}
+        self._points = {n: [per_label(of_label, split.targets, one) for one in split.scores[n]] for n in self.numbers}
+        self.labels = defined_labels(self._points[self.numbers[0]][0])
+        self.reached = {number: self._reached(number) for number in self.numbers}
 
-    def of(self, number: int) -> Array:
-        """A finalist's mean in each resample, (R,)."""
-        return macro_samples(self._means[:, self.numbers.index(number)])
+    def of_label(self, number: int) -> Array:
+        """A finalist's metric of each finding, the mean over its seeds, (C,)."""
+        return np.asarray(np.mean(self._points[number], axis=0))
 
-    def _reached(self, number: int, values: Sequence[float]) -> Reached:
-        interval = percentile_interval(self.of(number))
+    def drawn(self, number: int) -> Array:
+        """The same in each resample, (R, C)."""
+        return self._means[:, self.numbers.index(number)]
+
+    def _reached(self, number: int) -> Reached:
+        values = [macro(of) for of in self._points[number]]
+        interval = percentile_interval(macro_samples(self.drawn(number)))
         sd = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan  # `statistics` takes no NaN
         return Reached(tuple(values), fmean(values), sd, float(interval.low), float(interval.high))
 

@@ -44,12 +44,16 @@ def p_value(difference: Mapping[str, Any]) -> str:
 
 def optimism(record: Mapping[str, Any]) -> str:
     """How much lower the winner came out on test than on validation."""
-    gap = record["gap"]
-    if gap["value"] is None:
-        return f"The {record['metric']} of the winner is undefined on one of the splits, so its optimism is unknown."
-    low, high = in_words(gap["low"], signed=True), in_words(gap["high"], signed=True)
-    how = "Optimism gap of the winner (how much worse test is than validation)"
-    return f"{how}: {in_words(gap['value'], signed=True)} [{low}, {high}]."
+    if record["gap"]["value"] is None:
+        return f"No finding has a {record['metric']} on both splits, so the winner's optimism is unknown."
+    return f"Optimism gap of the winner (how much worse test is than validation): {gap(record['gap'])}."
+
+
+def gap(told: Mapping[str, Any]) -> str:
+    """An optimism gap, its interval, and over which findings it is, if not over all."""
+    low, high = in_words(told["low"], signed=True), in_words(told["high"], signed=True)
+    of = f", over the {told['labels']} findings of {told['of_labels']} that both splits define"
+    return f"{in_words(told['value'], signed=True)} [{low}, {high}]{of if told['labels'] < told['of_labels'] else ''}"
 
 
 def ranking(record: Mapping[str, Any]) -> str:

@@ -67,3 +67,27 @@ def test_a_finding_that_no_training_film_has_is_not_predicted() -> None:
     scores = metadata_scores(TRAIN.assign(chance=0.0), TEST, LABELS)
     assert np.isnan(scores[:, 1]).all()
     assert np.isfinite(scores[:, 0]).all()
+
+
+def test_a_finding_labelled_only_where_there_is_no_age_is_predicted_by_the_rest() -> None:
+    """Two sources in one table: the one that tells the ages does not know the finding."""
+    train = TRAIN.assign(planted=np.where(TRAIN.index < 1500, TRAIN["planted"], np.nan))
+    train["age"] = train["age"].where(train.index >= 1500)
+    scores = metadata_scores(train, TEST, LABELS)
+    blind = metadata_scores(train.assign(age=np.nan), TEST.assign(age=np.nan), LABELS)
+    assert roc_auc_score(TEST["planted"], scores[:, 0]) > 0.6
+    np.testing.assert_array_equal(scores[:, 0], blind[:, 0])
+
+
+def test_a_finding_whose_films_have_no_metadata_is_not_predicted() -> None:
+    train = TRAIN.assign(planted=np.where(TRAIN.index < 1500, TRAIN["planted"], np.nan))
+    train.loc[:1499, ["age", "sex", "view"]] = np.nan
+    scores = metadata_scores(train, TEST, LABELS)
+    assert np.isnan(scores[:, 0]).all()
+    assert not np.isnan(scores[:, 1]).any()
+
+
+def test_of_hundreds_of_views_the_rare_ones_count_as_unknown() -> None:
+    rare = np.where(TRAIN.index < 1000, TRAIN.index.astype(str), TRAIN["view"])
+    scores = metadata_scores(TRAIN.assign(view=rare), TEST, LABELS)
+    assert roc_auc_score(TEST["planted"], scores[:, 0]) > 0.75

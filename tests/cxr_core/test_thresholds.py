@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cxr_core.confusion import count
-from cxr_core.thresholds import fit_thresholds
+from cxr_core.thresholds import fit_thresholds, in_json
 
 NAN = math.nan
 films = st.lists(st.tuples(st.sampled_from([0.0, 1.0, NAN]), st.integers(0, 8)), min_size=1, max_size=25)
@@ -129,3 +129,9 @@ def test_a_score_that_is_no_number_leaves_the_threshold_undefined() -> None:
 def test_a_rule_that_cannot_be_kept_is_refused(rule: str, level: float | None, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         fit_thresholds(np.array([[0.0], [1.0]]), np.array([[0.2], [0.3]]), rule, level)
+
+
+def test_a_threshold_in_json_calls_what_it_called() -> None:
+    assert in_json(0.25) == 0.25
+    assert in_json(np.inf) == 2.0  # no probability reaches it
+    assert in_json(np.nan) is None

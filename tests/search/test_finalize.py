@@ -1,11 +1,18 @@
 """The command that finds out how good the finalists are, where nothing has to be trained for it."""
 
+import errno
 import json
+import logging
+import os
+import signal
 
 import pytest
 
-from search.exit_codes import DONE, NO_VALID_TRIAL, PREFLIGHT, USAGE
+from search.exit_codes import DONE, KILLED, NO_VALID_TRIAL, PREFLIGHT, STOPPED, USAGE
 from search.finalize import main
+from search.finals.record import read_record
+from search.finals.reserve import hold_finals
+from search.placement import Resources
 from search.status import main as status
 from search.study import Study
 from tests.search.conftest import SPACE
@@ -170,6 +177,39 @@ def test_an_evaluation_that_was_killed_goes_on_without_a_second_opening(study, f
     (study.folder / "finalists.json").unlink()
     code, out, _ = finalize("sealed", "--seeds", 1, "--json")
     assert (code, out) == (DONE, whole)
+    assert len(Study(study.folder).facts["test_openings"]) == 1
+
+
+def test_a_resumed_search_goes_on_with_finals_that_were_killed_after_the_opening(study, finalize, monkeypatch, caplog):
+    """No finalist was added since, so that the opening is still theirs."""
+    for seed in (0, 1):
+        train(study, seed)
+    caplog.set_level(logging.INFO, "search")
+    with monkeypatch.context() as killed:
+        killed.setattr("search.finals.session.write_record", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+        code, _, err = finalize("sealed", "--seeds", 1)
+    assert (code, read_record(study.folder)) == (KILLED, None), err
+    resumed = hold_finals(Study(study.folder), 0.2, Resources(concurrent=1))
+    assert resumed.record == read_record(study.folder)
+    assert len(Study(study.folder).facts["test_openings"]) == 1
+    assert hold_finals(Study(study.folder), 0.2, Resources(concurrent=1)) is None  # it is done
+    assert "the test split was opened before" in caplog.text
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_full_disk_stops_the_telling_and_the_same_command_goes_on(study, finalize, monkeypatch, times):
+    for seed in (0, 1):
+        train(study, seed)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as disk:
+        disk.setattr("search.report.write_report", full)
+        for _ in range(times):
+            code, _, err = finalize("sealed", "--seeds", 1)
+            assert (code, "free some first" in err) == (STOPPED, True), err
+    assert finalize("sealed", "--seeds", 1)[0] == DONE
     assert len(Study(study.folder).facts["test_openings"]) == 1
 
 

@@ -429,7 +429,8 @@ def test_the_finals_come_first_with_interval_noise_and_optimism(study, space):
     assert "only repeating both with other seeds can tell" not in page.first_screen
     assert verdict.sentence in page.first_screen
     assert "within noise" in verdict.sentence
-    assert f"validation): {verdict.gap:+.4f} [{verdict.gap_low:+.4f}, {verdict.gap_high:+.4f}]" in page.first_screen
+    gap = verdict.gap
+    assert f"validation): {gap.value:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]" in page.first_screen
     assert "The test split was opened once." in page.first_screen
     assert "has not been opened" not in page.source
 

@@ -97,8 +97,8 @@ def test_the_winner_is_chosen_on_validation_whatever_the_test_says():
     assert verdict.winner == 0
     assert verdict.order == (0, 1)
     assert verdict.sentence == "On the test films trial 1 is better than the winner, trial 0."
-    assert verdict.gap == pytest.approx(verdict.validation.reached[0].mean - verdict.test.reached[0].mean)
-    assert verdict.gap_low < truth(2.0) - truth(1.0) < verdict.gap_high
+    assert verdict.gap.value == pytest.approx(verdict.validation.reached[0].mean - verdict.test.reached[0].mean)
+    assert verdict.gap.low < truth(2.0) - truth(1.0) < verdict.gap.high
 
 
 def test_a_metric_to_be_minimised_has_its_signs_turned():
@@ -107,8 +107,8 @@ def test_a_metric_to_be_minimised_has_its_signs_turned():
     validation, test = draw(rng, {0: 2.0, 1: 0.2}), draw(rng, {0: 1.0, 1: 0.2})
     verdict = judge(validation, test, "log_loss")
     assert verdict.winner == 0
-    assert verdict.gap == pytest.approx(verdict.test.reached[0].mean - verdict.validation.reached[0].mean)
-    assert verdict.gap > 0
+    assert verdict.gap.value == pytest.approx(verdict.test.reached[0].mean - verdict.validation.reached[0].mean)
+    assert verdict.gap.value > 0
     assert verdict.test.differences[1].value > 0
     assert "the winner, trial 0, is better than trial 1" in verdict.sentence
 
@@ -208,6 +208,22 @@ def test_a_finding_without_positives_is_left_out_and_counted():
     assert verdict.test.reached[0].values[0] == pytest.approx(np.mean(both))
 
 
+def test_the_optimism_gap_is_over_the_findings_that_both_splits_define():
+    """Three findings of unequal difficulty, and no positives of the easiest on test: equally good, so no optimism."""
+    rng = np.random.default_rng(17)
+    validation, test = (draw(rng, {0: np.array([0.3, 0.3, 3.0])}, patients=2000, labels=3) for _ in range(2))
+    test.targets[:, 2] = 0
+    verdict = judge(validation, test, "auroc_macro", resamples=100)
+    assert verdict.validation.reached[0].mean - verdict.test.reached[0].mean > 0.1
+    one, other = (
+        np.mean([roc_auc_score(of.targets[:, c], seed[:, c]) for seed in of.scores[0] for c in (0, 1)])
+        for of in (validation, test)
+    )
+    assert verdict.gap.value == pytest.approx(one - other)
+    assert verdict.gap.low < 0 < verdict.gap.high
+    assert (verdict.gap.labels, verdict.gap.of_labels) == (2, 3)
+
+
 def test_where_nothing_is_defined_nothing_is_claimed():
     """A test split without any positive film."""
     rng = np.random.default_rng(16)
@@ -215,7 +231,8 @@ def test_where_nothing_is_defined_nothing_is_claimed():
     test.targets[:] = 0
     verdict = judge(validation, test, "auroc_macro", resamples=100)
     assert math.isnan(verdict.test.reached[1].mean)
-    assert math.isnan(verdict.gap)
+    assert math.isnan(verdict.gap.value)
+    assert verdict.gap.labels == 0
     assert verdict.test.differences[0].is_noise
 
 
