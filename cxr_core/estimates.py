@@ -48,6 +48,12 @@ class Estimate:
         pair = np.stack([self.samples, other.samples], axis=1)
         return Estimate.of((self.of_label - other.of_label).tolist(), paired_difference(pair, 0, 1))
 
+    def where(self, other: "Estimate") -> "Estimate":
+        """The same over the findings that the other one is defined for, so that two means are of the same ones."""
+        lacking = np.isnan(other.of_label)
+        values = np.where(lacking, np.nan, self.of_label)
+        return Estimate.of(values.tolist(), np.where(lacking, np.nan, self.samples))
+
 
 def estimate(
     targets: Array,

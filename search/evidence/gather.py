@@ -87,13 +87,18 @@ def _discrimination(test: Split) -> dict[str, Any]:
 
 
 def _calibration(validation: Split, test: Split) -> dict[str, Any]:
-    """How well the scores mean what they say, as they are and after Platt scaling that validation films fitted."""
+    """How well the scores mean what they say, as they are and after Platt scaling that validation films fitted.
+
+    Means before and after are over the findings that could be fitted.
+    """
     scaling = PlattScaling.fit(validation.targets, validation.scores)
+    splits = {"before": test, "after": test.scored(scaling(test.scores))}
+    errors = {side: split.estimate(_PROBABILITY) for side, split in splits.items()}
     sides: dict[str, dict[str, Any]] = {}
-    for side, scores in (("before", test.scores), ("after", scaling(test.scores))):
-        split = test.scored(scores)
-        errors = split.estimate(_PROBABILITY)
-        told: dict[str, Any] = {name: split.tell(name, errors[name]) for name in _PROBABILITY}
+    for side, split in splits.items():
+        told: dict[str, Any] = {name: split.tell(name, errors[side][name]) for name in _PROBABILITY}
+        for name in _PROBABILITY:
+            told[name]["mean"] = split.tell(name, errors[side][name].where(errors["after"][name]))["mean"]
         _forget_intervals(told["ece"])
         sides[side] = told | {"bins": of_each(test.labels, lambda c, of=split: _bins(of, c))}  # type: ignore[misc]
     fitted = of_each(

@@ -2,10 +2,8 @@
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from cxr_core.estimates import Estimate
 from cxr_core.metadata_baseline import metadata_scores
 from cxr_core.subgroups import known_columns, subgroups
 from search.evidence.split import Array, Split
@@ -51,14 +49,7 @@ def metadata_alone(train: pd.DataFrame, test: Split) -> dict[str, Any]:
         gained = areas[0][name].minus(areas[1][name])
         told[name.removesuffix("_macro")] = {
             "alone": alone.tell(name, areas[1][name]),
-            "network": test.tell(name, _where(areas[0][name], areas[1][name])),
+            "network": test.tell(name, areas[0][name].where(areas[1][name])),
             "gained": alone.tell(name, gained),
         }
     return told
-
-
-def _where(network: Estimate, alone: Estimate) -> Estimate:
-    """The network on the findings that metadata could be asked for, so that the two means are of the same ones."""
-    lacking = np.isnan(alone.of_label)
-    values = np.where(lacking, np.nan, network.of_label)
-    return Estimate.of(values.tolist(), np.where(lacking, np.nan, network.samples))

@@ -62,7 +62,9 @@ def calibrated(evidence: Mapping[str, Any]) -> str:
     if any(side["value"] is None for _, *sides in pairs for side in sides):
         return "Calibration is undefined: validation or test films lack a class."
     said = "; ".join(f"{name} {in_words(b)} before and {in_words(a)} after" for name, b, a in pairs)
-    return f"{said[0].upper()}{said[1:]}."
+    fitted, of = after[_ERRORS[0][1]]["mean"]["labels"], len(evidence["labels"])
+    over = f", over the {fitted} of {of} findings that validation films could fit" if fitted < of else ""
+    return f"{said[0].upper()}{said[1:]}{over}."
 
 
 _ERRORS = (("calibration error (ECE)", "ece"), ("Brier score", "brier"), ("log loss", "log_loss"))

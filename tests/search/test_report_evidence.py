@@ -3,6 +3,7 @@
 import importlib.resources
 import json
 import re
+import shutil
 
 import pytest
 
@@ -10,6 +11,7 @@ from search.finals.record import read_record
 from search.report.machine import describe
 from search.report.reading import Reading
 from search.report.sections import GROUPS
+from search.study import Study
 from tests.search.report_page import Page
 
 SECTIONS = [section for group in GROUPS.values() for section in group]
@@ -113,17 +115,24 @@ def test_figures_of_the_evidence_stand_in_their_sections(page, told):
 
 
 def test_a_study_whose_evidence_is_of_other_finals_shows_none(finalized, tmp_path):
-    import shutil
-
-    from search.study import Study
-
     folder = shutil.copytree(finalized.folder, tmp_path / "copy")
     record = read_record(folder)
     (folder / "finalists.json").write_text(json.dumps({**record, "delivered": 1 - record["delivered"]}))
     page = Page(Study(folder))
-    assert "performance" not in page.sections
+    assert not {"performance", "explanation", "model"} & set(page.sections)
     assert "Handed over" not in page.first_screen
     assert json.loads((folder / "report.json").read_text())["evidence"] is None
+
+
+def test_finals_and_ensemble_are_told_by_their_own_metric(finalized, tmp_path):
+    """An objective over folds or under stress is of no single training: its plain metric is what they are judged by."""
+    folder = shutil.copytree(finalized.folder, tmp_path / "copy")
+    for name in ("finalists", "ensemble"):
+        record = json.loads((folder / f"{name}.json").read_text())
+        (folder / f"{name}.json").write_text(json.dumps({**record, "metric": "auprc_macro"}))
+    page = Page(Study(folder))
+    assert "Values are macro AUPRC of the best full trials" in page["finalists"]
+    assert "by macro AUPRC of the mean of their probabilities" in page["ensemble"]
 
 
 # For machines

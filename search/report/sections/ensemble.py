@@ -5,13 +5,15 @@ from typing import Any
 from search.finals import ensemble_words, words
 from search.finals.ensemble import read_ensemble
 from search.finals.refit import refit_sentence
-from search.report.reading import Reading
+from search.report.reading import Reading, named
 
 
 def ensemble(reading: Reading) -> dict[str, Any] | None:
     """Its members, what it gains and costs, and the majority vote."""
     found = read_ensemble(reading.study.folder)
-    return {"ensemble": found, "words": words, "ensemble_words": ensemble_words} if found else None
+    if not found:
+        return None
+    return {"ensemble": found, "metric": named(found["metric"]), "words": words, "ensemble_words": ensemble_words}
 
 
 def refit(reading: Reading) -> dict[str, Any] | None:

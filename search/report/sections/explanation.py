@@ -17,10 +17,10 @@ _QUALITY = 72
 
 
 def explanation(reading: Reading) -> dict[str, Any] | None:
-    """Heat maps against boxes and random networks, panels of films, and what is inside the network."""
+    """Heat maps against boxes and random networks, panels of films, and the network inside; None of earlier finals."""
     study = reading.study.folder
     record = read_explanation(study)
-    if record is None:
+    if record is None or not reading.finals or record["training"] != reading.finals["delivered"]:
         return None
     folder, insides = explanation_folder(study), record["insides"]
     panels = [(label, of, _picture(folder, of["picture"])) for label, of in record["labels"].items() if of["picture"]]

@@ -29,8 +29,9 @@ def _areas(reading: Reading) -> list[tuple[str, float | None, int, int]]:
 
 
 def finalists(reading: Reading) -> dict[str, Any] | None:
-    """The finalists on validation and test, with their differences from the winner."""
-    return {"finals": reading.finals, "words": words} if reading.finals else None
+    """The finalists on validation and test, by the finals' own metric, and how they differ from the winner."""
+    found = reading.finals
+    return {"finals": found, "metric": named(found["metric"]), "words": words} if found else None
 
 
 def seeds(reading: Reading) -> dict[str, Any] | None:

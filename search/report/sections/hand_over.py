@@ -7,6 +7,8 @@ from search.report.reading import Reading
 
 
 def model(reading: Reading) -> dict[str, Any] | None:
-    """Where the network is, how well its exported form agrees with it, and how to use it."""
+    """Where the network is, how well its exported form agrees with it, and how to use it; None of earlier finals."""
     made = handed_over(reading.study.folder)
-    return {"known": made.known, "name": reading.study.folder.resolve().name} if made else None
+    if not made or not reading.finals or made.known["trial"] != reading.finals["delivered"]:
+        return None
+    return {"known": made.known, "name": reading.study.folder.resolve().name}

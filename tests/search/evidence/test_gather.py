@@ -22,6 +22,7 @@ from sklearn.metrics import (
 from search.evidence.gather import evidence_of, gather_evidence
 from search.evidence.record import read_evidence
 from search.evidence.split import Split
+from search.evidence.words import calibrated
 from search.finals.record import read_record
 from search.finals.sealed_test import SealedTest
 from search.study import Study
@@ -122,6 +123,22 @@ def test_calibration_is_told_before_and_after_on_test(evidence, films):
             share, score = calibration_curve(test[label], scores, n_bins=15)
             assert told[side]["bins"][label]["share"] == pytest.approx(share)
             assert told[side]["bins"][label]["score"] == pytest.approx(score)
+
+
+def test_means_before_and_after_calibration_are_of_the_findings_that_could_be_fitted(finalized, record):
+    """No validation film shows a hernia: it has a Brier score before, and none after."""
+    films = pd.read_parquet(finalized.folder / "films.parquet")
+    kept = SealedTest(finalized).told_of(finalized.trial(record["delivered"]))
+    validation, test = (Split(table, scores, LABELS, resamples=20) for table, scores in kept)
+    validation = replace(validation, films=validation.films.assign(**{HERNIA: 0}))
+    told = evidence_of(films[films["split"] == "train"], validation, test)
+    assert value(told["calibration"]["before"]["brier"], HERNIA) > 0
+    for side in ("before", "after"):
+        errors = told["calibration"][side]["brier"]
+        assert errors["mean"]["value"] == pytest.approx(np.mean([value(errors, label) for label in (MASS, THICKENING)]))
+    assert calibrated(told | {"labels": LABELS}).endswith(
+        "after, over the 2 of 3 findings that validation films could fit."
+    )
 
 
 def test_what_is_fitted_does_not_know_the_test_labels(finalized, record):
