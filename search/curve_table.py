@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from cxr_core.domains import Branches, Domain, Interval, OneOf
+from cxr_core.domains import Domain, Interval, OneOf, flat_domains
 from cxr_core.located_yaml import SpaceError, did_you_mean
 from cxr_core.metrics import EPOCH_METRICS
 from cxr_core.registry import Scalar
@@ -233,7 +233,10 @@ def _table(
     return CurveTable(name, metric, maximize, unique, dict(domains), cut_short, len(curves) - len(unique))
 
 
-RECORD = "To record a table worth replaying: python -m search.run --set asha.mode=none --set searcher.name=random"
+RECORD = (
+    "To record a table worth replaying: "
+    "python -m search.run --space FILE --set asha.mode=none --set searcher.name=random"
+)
 """What makes a study whose every trial was trained in full, and drawn without looking at the others."""
 
 
@@ -261,7 +264,7 @@ class Neighbours:
     """
 
     def __init__(self, table: CurveTable):
-        self._ranges = dict(_ranges(table.domains))
+        self._ranges = {name: of for name, of in flat_domains(table.domains) if isinstance(of, Interval)}
         self._names = sorted({name for curve in table.curves for name in curve.flat})
         self._codes: dict[Scalar, float] = {}
         self._rows = np.array([self._row(curve.flat) for curve in table.curves])
@@ -286,14 +289,3 @@ class Neighbours:
         absent = np.isnan(self._rows) != np.isnan(row)
         apart = np.where(absent, 1.0, np.nan_to_num(apart, nan=0.0))
         return int(np.argmin(np.where(free, (apart**2).sum(axis=1), np.inf)))
-
-
-def _ranges(domains: Mapping[str, Domain], prefix: str = "") -> list[tuple[str, Interval]]:
-    found = []
-    for key, domain in domains.items():
-        if isinstance(domain, Interval):
-            found.append((prefix + key, domain))
-        elif isinstance(domain, Branches):
-            for branch, below in domain.branches.items():
-                found += _ranges(below, f"{prefix}{key}.{branch}.")
-    return found

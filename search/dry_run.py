@@ -17,7 +17,7 @@ from cxr_core.registry import Chosen, Scalar
 from search.durations import format_duration
 from search.exit_codes import DONE, NO_VALID_TRIAL
 from search.preflight import PreflightError
-from search.searchers import propose, random
+from search.searchers import draw_configuration, random
 from search.space import Space, fidelities_of, rungs_of
 
 _SAMPLES = 12
@@ -63,7 +63,7 @@ def dry_run(space: Space, data: DataName, concurrent: int, seed: int) -> int:
 
 def _draw(space: Space, seed: int) -> list[dict[str, Scalar]]:
     study = optuna.create_study(sampler=random(seed))
-    return [propose(space.domains, study.ask()) for _ in range(_SAMPLES)]
+    return [draw_configuration(space.domains, study.ask()) for _ in range(_SAMPLES)]
 
 
 def _describe(model: Chosen) -> str:

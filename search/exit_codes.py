@@ -9,4 +9,4 @@ NO_VALID_TRIAL = 4
 STOPPED = 5
 """Ended early by a signal; the study can be resumed."""
 KILLED = 130
-"""Ended by SIGINT before the search began, or by a second signal (143 for SIGTERM)."""
+"""Ended by SIGINT while no trial ran, before a search or after it, or by a second signal (143 for SIGTERM)."""

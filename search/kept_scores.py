@@ -11,6 +11,11 @@ def scores_path(folder: Path, trial: int, epoch: int) -> Path:
     return folder / "trials" / f"{trial:05d}" / f"scores-{epoch:04d}.npz"
 
 
+def test_scores_path(folder: Path, trial: int) -> Path:
+    """Where a training's scores of the test films are kept, alike."""
+    return folder / "test" / f"scores-{trial:05d}.npz"
+
+
 def save_scores(path: Path, images: pd.Series, scores: np.ndarray) -> None:
     """Keep the scores (films, labels) of a training, with the films that they belong to; whole or not at all."""
     partial = path.with_name(f".{path.name}.partial")

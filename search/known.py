@@ -14,6 +14,7 @@ from optuna.trial import TrialState
 from cxr_core.domains import Domain
 from cxr_core.registry import Scalar
 from search.distributions import default, placed, slots, value_at
+from search.objectives import non_dominated
 from search.searchers import Limits
 
 COMPLETE, PRUNED, VIOLATED, OTHER = range(4)
@@ -194,17 +195,5 @@ def _fronts(values: np.ndarray, enough: int) -> np.ndarray:
         found[left] = found.max() + (len(left) < len(values))
         if len(values) - len(left) >= enough:
             break
-        left = left[~_undominated(values[left])]
+        left = left[~non_dominated(values[left])]
     return found
-
-
-def _undominated(values: np.ndarray) -> np.ndarray:
-    """Mask of the rows that no other row beats in one objective without losing in another; less is better."""
-    alive = np.arange(len(values))
-    at = 0
-    while at < len(alive):
-        row = values[alive[at]]
-        kept = (values[alive] < row).any(axis=1) | (values[alive] == row).all(axis=1)
-        at = int(kept[:at].sum()) + 1
-        alive = alive[kept]
-    return np.isin(np.arange(len(values)), alive)

@@ -15,8 +15,7 @@ from cxr_core.data import DataError, DataName, DataPolicy, PreparedData, build_c
 from cxr_core.labels import Task
 from cxr_core.models import Infeasible
 from search.proposer import complete
-from search.searchers import propose as draw
-from search.searchers import random
+from search.searchers import draw_configuration, random
 from search.space import Space
 
 log = logging.getLogger(__name__)
@@ -74,7 +73,7 @@ def prepare_sizes(prepared: PreparedData, sizes: Sequence[int]) -> tuple[tuple[i
 def checkpoint_sizes(space: Space, seed: int) -> list[int]:
     """Estimated bytes of a checkpoint, of some random configurations and of the baselines that can be built."""
     study = optuna.create_study(sampler=random(seed))
-    draws = [complete(draw(space.domains, study.ask())) for _ in range(_DRAWS)]
+    draws = [complete(draw_configuration(space.domains, study.ask())) for _ in range(_DRAWS)]
     sizes = []
     for flat in (*draws, *(baseline.flat for baseline in space.baselines)):
         with suppress(Infeasible):

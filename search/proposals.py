@@ -126,7 +126,7 @@ def _ask(
     directions = [StudyDirection.MAXIMIZE if more else StudyDirection.MINIMIZE for more in maximize]
     storage.create_new_study(directions, "proposal")
     asked = optuna.study.Study("proposal", storage, sampler=sampler).ask()
-    flat = registered.propose(domains, asked)
+    flat = registered.draw_configuration(domains, asked)
     return Proposal(flat, asked.params, asked.distributions, origin)
 
 

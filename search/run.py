@@ -53,7 +53,9 @@ def main(argv: list[str] | None = None) -> int:
     except PreflightError as fault:
         return refuse(str(fault), PREFLIGHT)
     except KeyboardInterrupt:
-        return refuse("interrupted before the search began; nothing was started", KILLED)
+        return refuse(
+            "interrupted while no trial ran; nothing is lost: --resume goes on with a study that is there", KILLED
+        )
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

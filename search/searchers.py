@@ -13,9 +13,9 @@ from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, PartialFixedS
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from cxr_core.domains import Branches, Domain, Fixed, Interval
+from cxr_core.domains import Branches, Domain
 from cxr_core.registry import Registry, Scalar
-from search.distributions import value_at
+from search.distributions import distribution, options, value_at
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -183,7 +183,7 @@ def with_family(sampler: BaseSampler, family: str) -> BaseSampler:
         return PartialFixedSampler({"model": family}, sampler)
 
 
-def propose(domains: Mapping[str, Domain], trial: optuna.Trial, prefix: str = "") -> dict[str, Scalar]:
+def draw_configuration(domains: Mapping[str, Domain], trial: optuna.Trial, prefix: str = "") -> dict[str, Scalar]:
     """Draw one configuration, flat; the trial is asked for each parameter of the branches chosen."""
     flat: dict[str, Scalar] = {}
     for key, domain in domains.items():
@@ -191,17 +191,15 @@ def propose(domains: Mapping[str, Domain], trial: optuna.Trial, prefix: str = ""
         flat[name] = _draw(name, domain, trial)
         if isinstance(domain, Branches):
             branch = str(flat[name])
-            flat |= propose(domain.branches[branch], trial, f"{name}.{branch}.")
+            flat |= draw_configuration(domain.branches[branch], trial, f"{name}.{branch}.")
     return flat
 
 
 def _draw(name: str, domain: Domain, trial: optuna.Trial) -> Scalar:
-    if isinstance(domain, Fixed):
-        return domain.value
-    if isinstance(domain, Interval):
-        if domain.whole:
-            low, high, step = int(domain.low), int(domain.high), int(domain.step or 1)
-            return trial.suggest_int(name, low, high, log=domain.log, step=step)
-        return trial.suggest_float(name, domain.low, domain.high, log=domain.log, step=domain.step)
-    options = tuple(domain.branches) if isinstance(domain, Branches) else domain.options
-    return options[0] if len(options) == 1 else trial.suggest_categorical(name, options)
+    where = distribution(domain)
+    if isinstance(where, IntDistribution):
+        return trial.suggest_int(name, where.low, where.high, log=where.log, step=where.step)
+    if isinstance(where, FloatDistribution):
+        return trial.suggest_float(name, where.low, where.high, log=where.log, step=where.step)
+    offered = options(domain)
+    return offered[0] if where is None else trial.suggest_categorical(name, offered)

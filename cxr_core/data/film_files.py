@@ -97,8 +97,11 @@ def _has_dicom_mark(path: str) -> bool:
     """Whether a file is DICOM, as films from archives are without a suffix; the index of a medium is no film."""
     if os.path.basename(path) == "DICOMDIR" or not os.path.isfile(path):
         return False
-    with open(path, "rb") as file:
-        return file.read(_PREAMBLE + 4)[_PREAMBLE:] == b"DICM"
+    try:
+        with open(path, "rb") as file:
+            return file.read(_PREAMBLE + 4)[_PREAMBLE:] == b"DICM"
+    except OSError:  # somebody else's notes, perhaps
+        return False
 
 
 def check_grey(image: Image.Image) -> None:

@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from search.finals.words import listed
+
 
 def in_words(told: Mapping[str, Any], signed: bool = False, digits: int = 3) -> str:
     """A value and its interval, such as `0.912 [0.880, 0.941]`, or why there is none."""
@@ -92,8 +94,3 @@ def spread(evidence: Mapping[str, Any]) -> str:
 def untold(columns: Sequence[str]) -> str:
     """Which columns a data set lacks; empty if none."""
     return f"The data set does not tell {listed(columns, 'or')} of its test films." if columns else ""
-
-
-def listed(words: Sequence[str], last: str = "and") -> str:
-    """Words as a sentence lists them."""
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} {last} {words[-1]}"

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from search.finals.words import gap, in_words
+from search.finals.words import gap, in_words, listed
 
 
 def sentences(record: Mapping[str, Any]) -> list[str]:
@@ -33,7 +33,7 @@ def _who(record: Mapping[str, Any]) -> str:
     if len(members) == 1:
         return f"The selection took trial {members[0]['trial']} alone, {chosen}"
     named = [f"{member['trial']} ({share(member['weight'])})" for member in members]
-    return f"An ensemble of {len(members)} networks, {chosen}: trials {', '.join(named[:-1])} and {named[-1]}"
+    return f"An ensemble of {len(members)} networks, {chosen}: trials {listed(named)}"
 
 
 def share(weight: float) -> str:

@@ -11,7 +11,7 @@ from cxr_core.checkpoint import CheckpointError
 from cxr_core.data import DataError, Films
 from cxr_core.predict import Predictor
 from search.films import read_again
-from search.kept_scores import read_scores
+from search.kept_scores import read_scores, test_scores_path
 from search.preflight import PreflightError
 from search.space import Space
 from search.study import Study
@@ -46,7 +46,7 @@ def explain_delivered(study: Study, space: Space, delivered: int, device: torch.
         assert prepared.test_cache, "the finals have opened the test split"
         rows = prepared.films[prepared.films["split"] == "test"]
         films = Films.open(prepared.test_cache, rows, space.task.labels)
-        scores, images = read_scores(study.folder / "test" / f"scores-{delivered:05d}.npz"), films.table["image"]
+        scores, images = read_scores(test_scores_path(study.folder, delivered)), films.table["image"]
         if not images.isin(scores.index).all():
             raise DataError("the test films are not those that it was evaluated on")
         split = SplitFilms(str(prepared.name), "test", films, prepared.name.open())

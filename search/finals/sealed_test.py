@@ -21,7 +21,7 @@ from cxr_core.data import Films, PreparedData
 from cxr_core.evaluate import predict
 from search.code_version import code_version
 from search.finals.verdict import Scored
-from search.kept_scores import read_scores, save_scores, scores_path
+from search.kept_scores import read_scores, save_scores, scores_path, test_scores_path
 from search.study import Study
 from search.trial import Trial
 
@@ -133,7 +133,7 @@ class SealedTest:
         return [(films[films["split"] == "val"], self._validation_path), (tested, self._path)]
 
     def _path(self, trial: Trial) -> Path:
-        return self.folder / f"scores-{trial.number:05d}.npz"
+        return test_scores_path(self.study.folder, trial.number)
 
     def _validation_path(self, trial: Trial) -> Path:
         return scores_path(self.study.folder, trial.number, trial.epochs[-1].epoch)

@@ -12,6 +12,7 @@ from scipy.stats import kendalltau, spearmanr, ttest_ind_from_stats
 from cxr_core.bootstrap import bootstrap, macro_samples, paired_difference, percentile_interval
 from cxr_core.metrics import EPOCH_METRICS, defined_labels, macro, per_label
 from search.finals.ties import TieBreaker, best_of, decision
+from search.finals.words import listed
 
 Array = NDArray[np.floating]
 
@@ -303,7 +304,7 @@ def _sentence(winner: int, test: Standing, sign: int) -> str:
         said.append(f"{_named(better)} {_are(better)} better than the winner, trial {winner}")
     if noise:
         said.append(f"{_differences_from(noise)} within noise")
-    return f"On the test films {_listed(said)}."
+    return f"On the test films {listed(said)}."
 
 
 def _differences_from(numbers: Sequence[int]) -> str:
@@ -334,8 +335,4 @@ def _warnings(metric: str, winner: int, validation: Standing, tie: str) -> list[
 
 
 def _named(numbers: Sequence[int]) -> str:
-    return ("trial " if len(numbers) == 1 else "trials ") + _listed([str(number) for number in numbers])
-
-
-def _listed(words: Sequence[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+    return ("trial " if len(numbers) == 1 else "trials ") + listed([str(number) for number in numbers])

@@ -23,6 +23,11 @@ def in_words(value: float | None, signed: bool = False) -> str:
     return f"{value:+z.4f}" if signed else f"{value:z.4f}"
 
 
+def listed(words: Sequence[str], last: str = "and") -> str:
+    """Words as a sentence lists them."""
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} {last} {words[-1]}"
+
+
 def reached(side: Mapping[str, Any]) -> str:
     """Mean, spread and interval of a finalist on one split."""
     spread = "" if side["sd"] is None else f" ± {in_words(side['sd'])}"

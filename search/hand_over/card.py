@@ -1,7 +1,6 @@
 """The model card of what is handed over, after Mitchell et al. 2019 (arXiv:1810.03993)."""
 
 import importlib.resources
-import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,7 +12,9 @@ from jinja2 import Environment, StrictUndefined
 from cxr_core.checkpoint import Checkpoint, load_checkpoint
 from cxr_core.predict import DEFAULT_RULE, DISCLAIMER
 from search.durations import format_date, format_duration
+from search.evidence.record import read_evidence
 from search.evidence.split import Split
+from search.evidence.words import in_words
 from search.finals import words
 from search.finals.sealed_test import SealedTest
 from search.hand_over.judged import METRICS, rows
@@ -99,18 +100,7 @@ def _threshold(value: float) -> str:
 
 def _subgroups(folder: Path, record: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     """Sex, age and view, with films, patients and figures on test, from `evidence.json` as far as it tells of them."""
-    path = folder / "evidence.json"
-    evidence = json.loads(path.read_text("utf-8")) if path.exists() else {}
-    if evidence.get("trial") != record["delivered"]:
-        return
-    for group in evidence.get("groups", {}).get("groups", []):
-        figures = [_figure(group.get(name, {}).get("mean", {})) for name in ("auroc", "sensitivity", "specificity")]
+    evidence = read_evidence(folder, record)
+    for group in evidence["groups"]["groups"] if evidence else ():
+        figures = [in_words(group[name]["mean"]) for name in ("auroc", "sensitivity", "specificity")]
         yield f"{group['kind']}: {group['name']}", f"{group['films']:,}", f"{group['patients']:,}", *figures
-
-
-def _figure(told: Mapping[str, Any]) -> str:
-    if told.get("value") is None:
-        return "undefined"
-    if told.get("low") is None or told.get("high") is None:
-        return f"{told['value']:.3f}"
-    return f"{told['value']:.3f} [{told['low']:.3f}, {told['high']:.3f}]"

@@ -5,6 +5,7 @@ from typing import Any
 
 from search.evidence import words
 from search.evidence.words import in_words
+from search.finals.words import listed
 from search.report import evidence_figures as figures
 from search.report.drawing import draw
 from search.report.evidence_figures import name_of
@@ -186,6 +187,6 @@ def shortcuts(reading: Reading) -> dict[str, Any] | None:
             (name_of(label), [in_words(side["labels"][label], signed=side is sides[-1]) for side in sides])
             for label in labels
         ]
-        told["columns"] = words.listed(metadata["columns"])
+        told["columns"] = listed(metadata["columns"])
         told["untold"] = words.untold(metadata["missing"])
     return told

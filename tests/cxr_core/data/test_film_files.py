@@ -1,6 +1,8 @@
 """Films in files that Pillow reads: every kind of grey and colour, what damaged files say, and what reading costs."""
 
 import contextlib
+import errno
+import os
 import struct
 import subprocess
 import sys
@@ -214,6 +216,17 @@ def test_the_films_of_a_folder_are_known_by_their_names_or_the_mark_of_dicom(tmp
         marked = name in ("h", "1.2.840.7", "DICOMDIR", ".a.png")
         (tmp_path / name).write_bytes(b"\0" * 128 + b"DICM" if marked else b"")
     assert films_in(str(tmp_path)) == (sorted(str(tmp_path / name) for name in films), len(others))
+
+
+def test_a_file_that_may_not_be_read_is_no_film_by_its_mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a.png", "notes"):
+        (tmp_path / name).write_bytes(b"")
+
+    def forbidden(path: str, mode: str) -> None:  # a test that is root's may read everything
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+    monkeypatch.setattr("cxr_core.data.film_files.open", forbidden, raising=False)
+    assert films_in(str(tmp_path)) == ([str(tmp_path / "a.png")], 1)
 
 
 def test_a_folder_that_is_not_there_is_a_fault(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import torch
 from cxr_core.data import Films
 from cxr_core.predict import Predictor
 from cxr_core.runtimes import ExportError
+from search.evidence.record import keep_evidence
 from search.hand_over import folder as hand_over_folder
 from search.hand_over.folder import hand_over, handed_over
 from search.report import write_report
@@ -83,22 +84,17 @@ def test_a_study_without_finals_has_no_such_section(copied):
 
 def test_new_evidence_changes_the_card_and_nothing_else(copied):
     before = state(copied.model)
-    evidence = {
-        "trial": record_of(copied)["delivered"],
-        "groups": {
-            "groups": [
-                {
-                    "kind": "sex",
-                    "name": "female",
-                    "films": 1234,
-                    "patients": 56,
-                    "auroc": {"mean": {"value": 0.8125, "low": 0.75, "high": 0.875}},
-                    "sensitivity": {"mean": {"value": None, "low": None, "high": None}},
-                }
-            ]
-        },
+    undefined = {"mean": {"value": None, "low": None, "high": None}}
+    group = {
+        "kind": "sex",
+        "name": "female",
+        "films": 1234,
+        "patients": 56,
+        "auroc": {"mean": {"value": 0.8125, "low": 0.75, "high": 0.875}},
+        "sensitivity": undefined,
+        "specificity": undefined,
     }
-    (copied.folder / "evidence.json").write_text(json.dumps(evidence))
+    keep_evidence(copied.folder, record_of(copied), {"groups": {"groups": [group]}})
     hand_over(copied.study, record_of(copied))
     after = state(copied.model)
     changed = {name for name in after if after[name] != before.get(name)}
@@ -107,9 +103,9 @@ def test_new_evidence_changes_the_card_and_nothing_else(copied):
     assert "| sex: female | 1,234 | 56 | 0.812 [0.750, 0.875] | undefined | undefined |" in card
 
 
-def test_evidence_of_another_training_is_left_out_of_the_card(copied):
-    evidence = {"trial": 99, "groups": {"groups": [{"kind": "sex", "name": "female", "films": 1, "patients": 1}]}}
-    (copied.folder / "evidence.json").write_text(json.dumps(evidence))
+def test_evidence_of_other_finals_is_left_out_of_the_card(copied):
+    group = {"kind": "sex", "name": "female", "films": 1, "patients": 1}
+    keep_evidence(copied.folder, {**record_of(copied), "openings": []}, {"groups": {"groups": [group]}})
     hand_over(copied.study, record_of(copied))
     assert "sex: female" not in (copied.model / "model_card.md").read_text()
 
