@@ -129,11 +129,6 @@ def multilabel_confusion_matrix(targets: Array, calls: Calls) -> Matrix:
     return np.column_stack([np.vstack([findings, last_row]), last_column]).astype(np.int64)
 
 
-def row_shares(matrix: Matrix) -> Array:
-    """Each row divided by its sum; NaN in a row of zeros."""
-    return _ratio(matrix, np.broadcast_to(matrix.sum(axis=1, keepdims=True), matrix.shape))
-
-
 def _labelled_films(targets: Array, calls: Calls) -> tuple[Calls, Calls]:
     known = ~np.isnan(targets)
     films = known.any(axis=1)

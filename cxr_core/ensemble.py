@@ -21,11 +21,6 @@ class Selection:
     counts: tuple[int, ...]
     value: float
 
-    @property
-    def weights(self) -> Array:
-        """Share of each model in the mean, (M,)."""
-        return np.array(self.counts) / sum(self.counts)
-
 
 def select_models(
     targets: Array,

@@ -141,7 +141,7 @@ EPOCH_METRICS: dict[str, Metric] = {
     "bcr": Metric(bcr, "maximize", multilabel=False),
     "ece": Metric(expected_calibration_error, "minimize", multilabel=False),
 }
-"""Metrics that are shown after each epoch: the objectives, and what is worth seeing but can be had for nothing."""
+"""Metrics shown after each epoch: the objectives, and others worth seeing that a useless network can max out."""
 
 STRESSED: dict[str, str] = {"stressed_auroc_macro": "auroc_macro", "stressed_log_loss": "log_loss"}
 """Metrics of stressed validation, by name: the metric of which each is the mean over `stress.CHANGES`."""

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from cxr_core.data.policy import Aspect, DataPolicy
+from cxr_core.data.policy import LARGEST, SMALLEST, Aspect, DataPolicy
 from cxr_core.labels import LABEL_SETS, Task
 from cxr_core.located_yaml import Located, Mistake, SpaceError, did_you_mean, parse_yaml, read_yaml
 from cxr_core.metrics import OBJECTIVES
@@ -58,7 +58,7 @@ class TaskSection(Section):
 class DataSection(Section):
     """How a data set becomes training films; `DataPolicy` says what each key means."""
 
-    image_size: Annotated[int, Field(ge=16, le=2048)]
+    image_size: Annotated[int, Field(ge=SMALLEST, le=LARGEST)]
     aspect: Aspect = "squash"
     views: Annotated[tuple[str, ...], Field(strict=False)] = ()
     split: Literal["official", "random"] = "official"
@@ -102,11 +102,6 @@ class ObjectiveSection(Section):
         if metric and direction and direction != OBJECTIVES[metric].direction:
             raise ValueError(f"{metric} is better when it is {OBJECTIVES[metric].direction}d")
         return direction
-
-    @property
-    def maximize(self) -> bool:
-        """Whether larger values are better."""
-        return OBJECTIVES[self.metric].direction == "maximize"
 
 
 class Aim(Section):

@@ -26,7 +26,7 @@ from search.trial import EpochRecord, Outcome, Step, Trial
 log = logging.getLogger(__name__)
 
 _ATTEMPTS = 3
-"""Legs in a row of one trial that may be lost with their process, none with a new epoch, before it is given up."""
+"""Losses of a trial's process, with no new epoch between them, after which it is given up."""
 _SAME_MISTAKE = 3
 """First trials that must fail with one exception for the search to stop: the fault is in the set-up, not in them."""
 _FORECAST_MARGIN = 1.5

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from search.finals.record import read_record
+from search.finals.record import read_record, winner_row
 from search.finals.words import optimism, reached
 from search.hand_over.folder import CARD, COMPILED, KNOWN, MLFLOW, HandedOver, handed_over
 from search.mlflow_notes import fit, moment
@@ -94,7 +94,7 @@ class FinalsInMlflow:
         return str(version.version)
 
     def _version_tags(self, record: Mapping[str, Any], made: HandedOver) -> dict[str, str]:
-        test = _winner(record)["test"]
+        test = winner_row(record)["test"]
         bounds = {name: "" if test[name] is None else f"{test[name]:.6f}" for name in ("mean", "low", "high")}
         return {
             "cxr.study": self._identity,
@@ -135,14 +135,9 @@ def _state(record: Mapping[str, Any], made: HandedOver | None) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _winner(record: Mapping[str, Any]) -> dict[str, Any]:
-    row: dict[str, Any] = next(row for row in record["finalists"] if row["trial"] == record["winner"])
-    return row
-
-
 def _figures(record: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     """Names and values of the run's metrics; an undefined one has no point."""
-    winner, metric = _winner(record), record["metric"]
+    winner, metric = winner_row(record), record["metric"]
     values = {"test_openings": len(record["openings"]), "gap": record["gap"]["value"]}
     for split in ("test", "validation"):
         values[f"{split}_{metric}"] = winner[split]["mean"]
@@ -157,13 +152,13 @@ def _tags(record: Mapping[str, Any]) -> dict[str, str]:
     return {
         "cxr.winner": str(record["winner"]),
         "cxr.delivered": str(record["delivered"]),
-        f"cxr.test_{record['metric']}": reached(_winner(record)["test"]),
+        f"cxr.test_{record['metric']}": reached(winner_row(record)["test"]),
         "cxr.test_openings": fit(f"{len(record['openings'])} ({openings})"),
         "cxr.sentence": fit(record["sentence"]),
     }
 
 
 def _description(record: Mapping[str, Any]) -> str:
-    metric, test = record["metric"], reached(_winner(record)["test"])
+    metric, test = record["metric"], reached(winner_row(record)["test"])
     told = f"Trial {record['delivered']}; its finalist's test {metric} is {test}. {optimism(record)}"
     return fit(f"{told} Research only, not for clinical use: see model_card.md beside the model.")

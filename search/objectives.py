@@ -25,7 +25,7 @@ WORST = "auroc_worst"
 """The AUROC of the finding that a network does worst."""
 
 _BASE = {**STRESSED, **KFOLD}
-"""Of what is measured on changed films, or in several trainings: the metric that is measured there."""
+"""By name of a stressed or k-fold metric: the plain metric that it is the mean of."""
 _FOLDS = 5
 """Of k-fold validation where the space does not say how many."""
 
@@ -107,11 +107,6 @@ class SearchObjective(ObjectiveSection):
         """How many trainings a trial of the search is: one for each fold, if the objective is a mean over them."""
         return (self.folds or _FOLDS) if self.metric in KFOLD else 1
 
-    @property
-    def maximize(self) -> bool:
-        """Whether larger values of the metric are better."""
-        return direction(self.metric) == "maximize"
-
 
 class Bound(Section):
     """A limit that a trial must keep: `min` or `max`."""
@@ -181,7 +176,7 @@ class Objective:
 
     @property
     def judged(self) -> str:
-        """The metric by which films tell one training from another: the first, in one training and without stress."""
+        """The metric of paired comparisons: the first objective, or the plain one behind a stressed or k-fold metric."""
         return _BASE.get(self.metrics[0], self.metrics[0])
 
     @property

@@ -1,4 +1,4 @@
-"""Warm start from an earlier study: its trials on the present study's scale, and how long it is listened to."""
+"""An earlier study's trials, kept beside the new one, put on its scale, and listened to less and less."""
 
 import json
 from collections.abc import Sequence

@@ -103,7 +103,7 @@ class Study(Journal):
 
     @staticmethod
     def is_running(folder: Path) -> bool:
-        """Whether a driver has the study, found out by a shared lock of a moment that no other look can meet."""
+        """Whether a driver holds the study. The lock asked for is shared, so that two who ask never seem a driver."""
         folder = folder.resolve()
         try:
             with folder.with_name(f".{folder.name}.lock").open() as file:

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 Aspect = Literal["squash", "pad", "crop"]
+SMALLEST, LARGEST = 8, 4096
+"""Sides of the square films that can be prepared, in pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,7 +15,7 @@ class DataPolicy:
     image_size: side of the square films, in pixels. aspect: how an oblong film becomes square: squashed, padded with
     black, or its longer side cropped to the centre.
     views: view positions to keep, such as ("PA", "AP"); none given keeps all.
-    split: "official" keeps the published test split; "random" pools all films and draws one by patient. A data set
+    split: "official" keeps the published test split; "random" pools all films and draws a new one by patient. A data set
     without an official split is drawn in either case. validation: share of the patients that are drawn from (with an
     official test split, those outside it). test: share of the patients for a test split that is drawn; 0 for none.
     folds, fold: validation is one of `folds` parts of the patients outside the test split, instead of a share.
@@ -38,8 +40,8 @@ class DataPolicy:
 
     def __post_init__(self) -> None:
         """Raises ValueError if a number is out of range or two choices cannot hold together."""
-        if not 8 <= self.image_size <= 4096:
-            raise ValueError(f"image size must lie in 8 ... 4096 px, not be {self.image_size}")
+        if not SMALLEST <= self.image_size <= LARGEST:
+            raise ValueError(f"image size must lie in {SMALLEST} ... {LARGEST} px, not be {self.image_size}")
         if not 0 < self.validation < 1 or not 0 <= self.test < 1 or self.validation + self.test >= 1:
             raise ValueError(
                 f"validation ({self.validation:g}) and test ({self.test:g}) are shares of the patients: "

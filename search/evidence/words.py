@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from search.finals.words import listed
+from search.sentences import listed
 
 
 def in_words(told: Mapping[str, Any], signed: bool = False, digits: int = 3) -> str:

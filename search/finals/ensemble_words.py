@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from search.finals.words import gap, in_words, listed
+from search.finals.words import gap, in_words
+from search.sentences import listed
 
 
 def sentences(record: Mapping[str, Any]) -> list[str]:

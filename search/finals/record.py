@@ -20,6 +20,12 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     return record
 
 
+def winner_row(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What is told of the finalist that won."""
+    row: dict[str, Any] = next(row for row in record["finalists"] if row["trial"] == record["winner"])
+    return row
+
+
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:
     """Keep a result."""
     write_json(folder / "finalists.json", record)

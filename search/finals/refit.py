@@ -8,6 +8,7 @@ without early stopping), takes over the thresholds of the training that is hande
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from search.finals.record import winner_row
 from search.finals.repeats import Repeats
 from search.finals.words import in_words
 from search.leg import Leg
@@ -53,7 +54,7 @@ def refit_sentence(trials: Sequence[Trial], record: Mapping[str, Any]) -> str:
     """What can be said of a refit, and what not; empty without one."""
     if (refit := refit_of(trials, record)) is None:
         return ""
-    row = next(row for row in record["finalists"] if row["trial"] == record["winner"])
+    row = winner_row(record)
     return (
         f"Trial {refit.number} is the winner, trial {record['winner']}, trained once more in the same way, on the "
         f"validation films, too ({refit.epochs[-1].checkpoint}). How good it is is not known, as no film is left to "

@@ -18,7 +18,7 @@ _CREDIBLE = 0.05
 class TieBreaker:
     """A metric on validation that decides a tie. values: by trial, of several trainings the mean; NaN is the worst.
 
-    always: it decides whether there is a tie or not, as the objective of the search was this one. folds: over how many
+    always: it decides even where there is no tie, as it is the search's own objective. folds: over how many
     it is a mean.
     """
 

@@ -12,7 +12,7 @@ from scipy.stats import kendalltau, spearmanr, ttest_ind_from_stats
 from cxr_core.bootstrap import bootstrap, macro_samples, paired_difference, percentile_interval
 from cxr_core.metrics import EPOCH_METRICS, defined_labels, macro, per_label
 from search.finals.ties import TieBreaker, best_of, decision
-from search.finals.words import listed
+from search.sentences import listed
 
 Array = NDArray[np.floating]
 

@@ -3,10 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from search.finals.record import winner_row
+
 
 def headline(record: Mapping[str, Any], winner: str, metric: str) -> list[str]:
     """Who won the finals, and how sure that is, in sentences; winner and metric: as a reader knows them."""
-    row = next(row for row in record["finalists"] if row["trial"] == record["winner"])
+    row = winner_row(record)
     test, seeds, count = row["test"], len(row["trainings"]), len(record["finalists"])
     interval = f"95 % interval {in_words(test['low'])} to {in_words(test['high'])}"
     over = f", the mean of {seeds} seeds" if seeds > 1 else ""
@@ -21,11 +23,6 @@ def in_words(value: float | None, signed: bool = False) -> str:
     if value is None:
         return "-"
     return f"{value:+z.4f}" if signed else f"{value:z.4f}"
-
-
-def listed(words: Sequence[str], last: str = "and") -> str:
-    """Words as a sentence lists them."""
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} {last} {words[-1]}"
 
 
 def reached(side: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ from search.evidence.record import read_evidence
 from search.evidence.split import Split
 from search.evidence.words import in_words
 from search.finals import words
+from search.finals.record import winner_row
 from search.finals.sealed_test import SealedTest
 from search.hand_over.judged import METRICS, rows
 from search.hand_over.statements import statement
@@ -44,7 +45,7 @@ def _content(
         "name": study.name,
         "disclaimer": DISCLAIMER,
         "trial": trial,
-        "finalist": next(row for row in record["finalists"] if row["trial"] == record["winner"]),
+        "finalist": winner_row(record),
         "record": record,
         "words": words,
         "known": known,

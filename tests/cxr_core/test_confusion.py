@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import sklearn.metrics
 
-from cxr_core.confusion import RATIOS, Counts, call_matrix, called, count, multilabel_confusion_matrix, row_shares
+from cxr_core.confusion import RATIOS, Counts, call_matrix, called, count, multilabel_confusion_matrix
 
 NAN = math.nan
 
@@ -155,8 +155,3 @@ def test_the_matrices_of_films_add_up() -> None:
     for matrix in (lambda t, c: call_matrix(t, c, no_finding=True), multilabel_confusion_matrix):
         parts = [matrix(targets[n : n + 1], calls[n : n + 1]) for n in range(len(targets))]
         np.testing.assert_array_equal(matrix(targets, calls), np.sum(parts, axis=0))
-
-
-def test_a_rows_shares_add_up_to_one_or_are_undefined_without_films() -> None:
-    shares = row_shares(np.array([[1, 3], [0, 0]]))
-    np.testing.assert_array_equal(shares, [[0.25, 0.75], [NAN, NAN]])

@@ -115,7 +115,7 @@ space:
     assert mistakes(text) == [
         "broken.yaml:2: task.kind: should be 'multilabel' or 'binary'",
         f"broken.yaml:2: task.labels: there is no label set 'chestxray41'; {known}, or list the labels",
-        "broken.yaml:3: data.image_size: should be greater than or equal to 16",
+        "broken.yaml:3: data.image_size: should be greater than or equal to 8",
         "broken.yaml:3: data.validaton: there is no key 'validaton' here; did you mean 'validation'?",
         "broken.yaml:4: objective.direction: auroc_macro is better when it is maximized",
         "broken.yaml:5: asha.rungs: rungs are rising fractions of a schedule, between 0 and 1",

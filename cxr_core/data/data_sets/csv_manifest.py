@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from cxr_core.data.data_sets.tables import did_you_mean, findings, first_line, read_table, refuse_repeats, years
+from cxr_core.data.data_sets.tables import findings, first_line, nearest_hint, read_table, refuse_repeats, years
 from cxr_core.data.source import DataError, FilmFolder, Source, readers
 
 _NOT_FINDINGS = {"image", "patient", "split", "view", "sex", "age"}
@@ -81,7 +81,7 @@ class CsvManifest(FilmFolder):
             if not name:
                 raise DataError(f"{self.path}: line {line}: the split is empty; fill it on all rows or on none")
             raise DataError(
-                f"{self.path}: line {line}: unknown split {name!r}; {did_you_mean(name, _SPLITS)}"
+                f"{self.path}: line {line}: unknown split {name!r}; {nearest_hint(name, _SPLITS)}"
                 f"known: {', '.join(_SPLITS)}"
             )
         if (pooled := split == "train_val").any() and (apart := split.isin(["train", "val"])).any():

@@ -9,8 +9,8 @@ import pandas as pd
 from PIL import Image
 
 from cxr_core.data.data_sets.tables import (
-    did_you_mean,
     first_line,
+    nearest_hint,
     note_odd_ages,
     read_table,
     read_text,
@@ -72,7 +72,7 @@ class Nih(FilmFolder):
         sex = "Patient Sex" if "Patient Sex" in cells else "Patient Gender"  # renamed between releases
         if sex not in cells:
             raise DataError(
-                f"{path}: column {sex!r} is missing; {did_you_mean(sex, list(cells.columns))}"
+                f"{path}: column {sex!r} is missing; {nearest_hint(sex, list(cells.columns))}"
                 f"found: {', '.join(cells.columns)}"
             )
         refuse_repeats(path, cells["Image Index"])

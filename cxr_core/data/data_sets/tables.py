@@ -83,10 +83,10 @@ def _check_header(path: Path, header: list[str], needed: list[str]) -> None:
         for separator, noun in ((";", "semicolons"), ("\t", "tabs")):
             if len(found) == 1 and separator in found[0]:
                 raise DataError(f"{path}: is separated by {noun}; save it with commas between the columns")
-        raise DataError(f"{path}: column {name!r} is missing; {did_you_mean(name, found)}found: {', '.join(found)}")
+        raise DataError(f"{path}: column {name!r} is missing; {nearest_hint(name, found)}found: {', '.join(found)}")
 
 
-def did_you_mean(word: str, known: Sequence[str]) -> str:
+def nearest_hint(word: str, known: Sequence[str]) -> str:
     """A question that offers the nearest known word, with a blank behind it; nothing if none is near."""
     by_folded = {name.casefold(): name for name in known}
     near = difflib.get_close_matches(word.casefold(), by_folded, 1)

@@ -5,11 +5,11 @@ from typing import Any
 
 from search.evidence import words
 from search.evidence.words import in_words
-from search.finals.words import listed
 from search.report import evidence_figures as figures
 from search.report.drawing import draw
 from search.report.evidence_figures import name_of
 from search.report.reading import Reading
+from search.sentences import listed
 
 _RATIOS = {
     "sensitivity": "sensitivity",
