@@ -1,18 +1,20 @@
 """The claim table: every published recipe beside the winners of searches, on the same films, by the same protocol.
 
-    python -m benchmarks.published_recipes --films ../shared/data --out claims --minutes 2
+    python -m benchmarks.published_recipes --films ../shared/data --out claims
     python -m benchmarks.published_recipes --films ../shared/data --out claims_in_full --only nih_mini --in-full
     python -m benchmarks.claims --films ../shared/data --recipes claims --in-full claims_in_full --write \\
-        --pneumoniamnist studies/t1 studies/t2 studies/t3 --nih-mini studies/nih studies/nih2 studies/nihk
+        --pneumoniamnist studies/p1 studies/p2 studies/p3 --nih-mini studies/n1 studies/n2 studies/n3
 
 It opens the test films for all trainings at once and compares them with the winner of the first study that is named;
-the intervals are of one bootstrap of the patients.
+the intervals are of one bootstrap of the patients. A data set without a study keeps its columns as they were measured,
+in `claims_DATA_SET.json`.
 """
 
 import argparse
 import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ import pandas as pd
 import torch
 
 from benchmarks.published_recipes import DATA_SETS, Adapted, DataSet, adapted_recipes, published_epochs
-from benchmarks.rounds import machine, publish
+from benchmarks.rounds import machine
 from cxr_core.batches import Batches
 from cxr_core.bootstrap import bootstrap, macro_samples, percentile_interval
 from cxr_core.checkpoint import Checkpoint, load_checkpoint
@@ -33,7 +35,7 @@ from cxr_core.metrics import EPOCH_METRICS, macro, per_label
 from cxr_core.recipe import Recipe
 from search.finals.ensemble import read_ensemble
 from search.finals.record import read_record
-from search.kept_scores import read_scores, save_scores
+from search.kept_scores import read_scores, save_scores, test_scores_path
 from search.space import load_space
 from search.study import Study
 
@@ -51,8 +53,6 @@ PUBLISHED = {
 
 Figure = tuple[float, np.ndarray]
 """A value, and what it is in each resample of the patients."""
-Cells = dict[str, list[str]]
-"""What the table says in a data set's columns, by the name of the row."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +62,49 @@ class Row:
     name: str
     about: str
     scores: np.ndarray
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The columns of a data set, as they are kept beside the table.
+
+    about: day, versions and machine. tested: on which films. spread: over searches of one space; empty without some.
+    trained: what, by the row's name. figures: of each row by metric, and `difference` from the first row's AUROC, each
+    with the ends of its 95 % interval.
+    """
+
+    about: str
+    tested: str
+    spread: str
+    trained: dict[str, str]
+    figures: dict[str, dict[str, list[float]]]
+
+    def with_earlier(self, earlier: "Measured") -> "Measured":
+        """With the rows of trainings that are not at hand, if the winner that they are compared with is the same."""
+        first = next(iter(self.trained))
+        ours, theirs = (np.round(of["auroc_macro"], 3) for of in (self.figures[first], earlier.figures[first]))
+        if not np.array_equal(ours, theirs):
+            return self
+        return replace(self, trained=earlier.trained | self.trained, figures=earlier.figures | self.figures)
+
+    @property
+    def recipes(self) -> list[str]:
+        """The rows that are no search's."""
+        return [name for name in self.trained if ":" not in name]
+
+    def above(self) -> str:
+        """The recipes whose AUROC is above that of the first search's winner."""
+        higher = [name for name in self.recipes if self.figures[name]["difference"][0] > 0]
+        told = ": " + ", ".join(f"{name} ({self.trained[name]})" for name in higher) if higher else ""
+        return f"Above the first winner's AUROC: {len(higher)} of {len(self.recipes)} rows of recipes{told}."
+
+    def absent(self, names: set[str]) -> Iterator[str]:
+        """The recipes that were not trained, and if others were in full, those that were not."""
+        in_full = {name.removesuffix(_IN_FULL) for name in self.recipes if name.endswith(_IN_FULL)}
+        if absent := names - set(self.recipes) - in_full:
+            yield f"Not trained: {', '.join(sorted(absent))}."
+        if in_full and (partly := names - absent - in_full):
+            yield f"Not trained in full: {', '.join(sorted(partly))}."
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,27 +122,19 @@ class Opened:
     repeated: bool
 
     @property
-    def head(self) -> list[str]:
-        metrics = [f"{_TITLES[name]} [95 %]" for name in self.of.metrics]
-        return [f"{self.of.title}: {title}" for title in ("trained", *metrics, "AUROC minus the winner's")]
-
-    @property
-    def summary(self) -> str:
-        """What was tested, and how far apart several searches ended."""
+    def measured(self) -> Measured:
+        """What the test films say."""
         films, patients = len(self.films), self.films["patient"].nunique()
-        told = f"{self.of.title}: {films} test films of {patients} patients, {self._counted.sum()} of "
-        told += f"{len(self.labels)} findings"
-        return " ".join(filter(None, (f"{told}.", self._spread(), self._above(), *self._absent())))
-
-    def cells(self) -> Cells:
-        """The columns of this data set."""
+        tested = f"{films} test films of {patients} patients, {self._counted.sum()} of {len(self.labels)} findings."
         (best, drawn), rows = self._figures[0]["auroc_macro"], [*self.searches, *self.recipes]
-        found: Cells = {}
+        found: dict[str, dict[str, list[float]]] = {}
         for row, figures in zip(rows, self._figures, strict=True):
             value, samples = figures["auroc_macro"]
-            less = "" if row is rows[0] else _interval(value - best, samples - drawn)
-            found[row.name] = [row.about, *(_interval(*figures[name]) for name in self.of.metrics), less]
-        return found
+            found[row.name] = {name: _with_interval(*figures[name]) for name in self.of.metrics}
+            if row is not rows[0]:
+                found[row.name]["difference"] = _with_interval(value - best, samples - drawn)
+        about = f"{time.strftime('%Y-%m-%d')}; {machine('torch', 'timm')}"
+        return Measured(about, tested, self._spread(), {row.name: row.about for row in rows}, found)
 
     @cached_property
     def _counted(self) -> np.ndarray:
@@ -138,45 +173,40 @@ class Opened:
                 told.append(f"{who}, {_TITLES[name]} {middle}")
         return f"Median over {len(places)} searches: {'; '.join(told)}."
 
-    def _absent(self) -> Iterator[str]:
-        """The recipes that were not trained, and if others were in full, those that were not."""
-        names, trained = {one.recipe.name for one in adapted_recipes(self.of)}, {row.name for row in self.recipes}
-        if absent := names - trained:
-            yield f"Not trained: {', '.join(sorted(absent))}."
-        in_full = {name.removesuffix(_IN_FULL) for name in trained if name.endswith(_IN_FULL)}
-        if in_full and (partly := names - absent - in_full):
-            yield f"Not trained in full: {', '.join(sorted(partly))}."
-
-    def _above(self) -> str:
-        """The recipes whose AUROC is above that of the first search's winner."""
-        best, trained = self._figures[0]["auroc_macro"][0], self._figures[len(self.searches) :]
-        figures = zip(self.recipes, trained, strict=True)
-        above = [f"{row.name} ({row.about})" for row, figure in figures if figure["auroc_macro"][0] > best]
-        count = f"of {len(self.recipes)} rows of recipes"
-        return f"Above the first winner's AUROC: {len(above)} {count}{': ' if above else ''}{', '.join(above)}."
-
 
 def main() -> None:
     parser = argparse.ArgumentParser("python -m benchmarks.claims")
     parser.add_argument("--films", type=Path, required=True, help="folder of pneumoniamnist.npz and nih_mini")
-    parser.add_argument("--recipes", type=Path, required=True, help="where benchmarks.published_recipes trained them")
+    parser.add_argument("--recipes", type=Path, help="where benchmarks.published_recipes trained them")
     parser.add_argument("--in-full", type=Path, help="where it trained them in full")
     for of in DATA_SETS:
         name = f"--{of.key.replace('_', '-')}"
-        parser.add_argument(name, dest=of.key, type=Path, nargs="+", required=True, metavar="STUDY")
+        parser.add_argument(name, dest=of.key, type=Path, nargs="+", metavar="STUDY", help="with finals; best first")
     parser.add_argument("--write", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    trained = {"": args.recipes} | ({_IN_FULL: args.in_full} if args.in_full else {})
-    opened = [
-        _open(of, args.films, {end: folder / of.key for end, folder in trained.items()}, getattr(args, of.key))
-        for of in DATA_SETS
-    ]
-    title, about = "Published recipes and the winners of searches", machine("torch", "timm")
-    summaries = "\n".join(f"- {one.summary}" for one in opened)
-    publish(__file__, title, about, _PROTOCOL, summaries, _table(opened), write=args.write)
+    trained = {end: folder for end, folder in (("", args.recipes), (_IN_FULL, args.in_full)) if folder}
+    columns = {}
+    for of in DATA_SETS:
+        kept = Path(__file__).with_name(f"claims_{of.key}.json")
+        earlier = Measured(**json.loads(kept.read_text("utf-8"))) if kept.exists() else None
+        if studies := getattr(args, of.key):
+            folders = {end: folder / of.key for end, folder in trained.items()}
+            measured = _open(of, args.films, folders, studies).measured
+            columns[of] = measured.with_earlier(earlier) if earlier else measured
+        elif earlier:
+            columns[of] = earlier
+        else:
+            parser.error(f"{of.title} was never measured: name its studies")
+        if args.write:
+            kept.write_text(json.dumps(asdict(columns[of]), indent=1) + "\n", "utf-8")
+    page = "\n\n".join((_TITLE, _PROTOCOL, "\n".join(_summaries(columns)), _table(columns)))
+    print(page)
+    if args.write:
+        Path(__file__).with_suffix(".md").write_text(page + "\n", "utf-8")
 
 
+_TITLE = "# Published recipes and the winners of searches"
 _PROTOCOL = f"""\
 AUROC on the official test films (on nih_mini the mean over the findings with at least {_FEWEST} test films that show
 them, and some that do not), accuracy at the threshold 0.5, and the paired difference from the winner of the first
@@ -198,23 +228,44 @@ Recipes: their own hyperparameters, random initial weights (ImageNet's cannot be
 another side, and a central crop of as many pixels as published, which takes less off such films. "In full" is a
 recipe with all its epochs; elsewhere the schedule is shortened to what about two minutes of a core pay for, to one
 epoch at least: large networks are then far from what they reach. A figure is the mean over the seeds. Left out are
-the two recipes that train nothing but a last layer on ImageNet's features."""
+the two recipes that train nothing but a last layer on ImageNet's features.
+
+The commands are in the head of benchmarks/claims.py. A training that is no longer at hand keeps its row, in
+claims_DATA_SET.json, as long as the winner that it is compared with is the same to three digits. On nih_mini the first
+search was run twice, on two machines: the same seed gave the same winner, the ensemble is the second run's."""
 
 
-def _table(opened: Sequence[Opened]) -> str:
+def _summaries(columns: Mapping[DataSet, Measured]) -> Iterator[str]:
+    """Of each data set, what was tested, how far apart several searches ended, and which recipes lie higher."""
+    for of, found in columns.items():
+        names = {one.recipe.name for one in adapted_recipes(of)}
+        told = " ".join(filter(None, (found.tested, found.spread, found.above(), *found.absent(names))))
+        yield f"- {of.title} ({found.about}): {told}"
+
+
+def _table(columns: Mapping[DataSet, Measured]) -> str:
     """Everything trained, a line each, with the columns of each data set."""
-    columns = [one.cells() for one in opened]
-    published = {name: ["", *figures, ""] for name, figures in PUBLISHED.items()}
-    searches = sorted(dict.fromkeys(row.name for one in opened for row in one.searches), key=_search_of)
-    recipes = sorted({row.name for one in opened for row in one.recipes})
-    head = ["", *(title for one in opened for title in one.head)]
-    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-    for name in (*searches, *published, *recipes):
-        cells = []
-        for one, column in zip(opened, [columns[0] | published, *columns[1:]], strict=True):
-            cells += column.get(name, [""] * len(one.head))
-        lines.append(f"| {f'**{name}**' if name in searches else name} | {' | '.join(cells)} |")
+    cells = {of: {name: _cells(of, found, name) for name in found.trained} for of, found in columns.items()}
+    cells[DATA_SETS[0]] |= {name: ["", *figures, ""] for name, figures in PUBLISHED.items()}
+    heads = {of: [f"{of.title}: {title}" for title in _head(of)] for of in columns}
+    names = dict.fromkeys(name for rows in cells.values() for name in rows)
+    searches = sorted((name for name in names if ":" in name), key=_search_of)
+    lines = ["| | " + " | ".join(title for head in heads.values() for title in head) + " |"]
+    lines.append("|---" * (lines[0].count("|") - 1) + "|")
+    for name in (*searches, *PUBLISHED, *sorted(set(names).difference(searches, PUBLISHED))):
+        row = [cell for of, head in heads.items() for cell in cells[of].get(name, [""] * len(head))]
+        lines.append(f"| {f'**{name}**' if name in searches else name} | {' | '.join(row)} |")
     return "\n".join(lines)
+
+
+def _cells(of: DataSet, found: Measured, name: str) -> list[str]:
+    figures = found.figures[name]
+    told = [figures.get(key) for key in (*of.metrics, "difference")]
+    return [found.trained[name], *("{:z.3f} [{:z.3f}, {:z.3f}]".format(*one) if one else "" for one in told)]
+
+
+def _head(of: DataSet) -> list[str]:
+    return ["trained", *(f"{_TITLES[name]} [95 %]" for name in of.metrics), "AUROC minus the winner's"]
 
 
 def _search_of(name: str) -> str:
@@ -244,7 +295,7 @@ def _of_study(folder: Path, place: int, images: pd.Series) -> Iterator[Row]:
         raise SystemExit(f"{folder}: has no finals yet: python -m search.finalize {folder}")
 
     def scores(trial: int) -> np.ndarray:
-        return read_scores(folder / "test" / f"scores-{trial:05d}.npz").loc[images].to_numpy()
+        return read_scores(test_scores_path(folder, trial)).loc[images].to_numpy()
 
     def row(name: str, finalist: Mapping[str, Any]) -> Row:
         seeds = np.stack([scores(training["trial"]) for training in finalist["trainings"]])
@@ -294,9 +345,9 @@ def _predict_test(of: DataSet, recipe: Recipe, films: Path, checkpoint: Checkpoi
     save_scores(kept, test.table["image"], predict(checkpoint.build(), batches, checkpoint.normalise, views=views))
 
 
-def _interval(value: float, samples: np.ndarray) -> str:
+def _with_interval(value: float, samples: np.ndarray) -> list[float]:
     interval = percentile_interval(samples)
-    return f"{value:z.3f} [{interval.low:z.3f}, {interval.high:z.3f}]"
+    return [value, float(interval.low), float(interval.high)]
 
 
 if __name__ == "__main__":

@@ -176,7 +176,7 @@ class Objective:
 
     @property
     def judged(self) -> str:
-        """The metric of paired comparisons: the first objective, or the plain one behind a stressed or k-fold metric."""
+        """The metric of paired comparisons: the first objective, or of a stressed or k-fold one the plain metric."""
         return _BASE.get(self.metrics[0], self.metrics[0])
 
     @property

@@ -15,9 +15,9 @@ class DataPolicy:
     image_size: side of the square films, in pixels. aspect: how an oblong film becomes square: squashed, padded with
     black, or its longer side cropped to the centre.
     views: view positions to keep, such as ("PA", "AP"); none given keeps all.
-    split: "official" keeps the published test split; "random" pools all films and draws a new one by patient. A data set
-    without an official split is drawn in either case. validation: share of the patients that are drawn from (with an
-    official test split, those outside it). test: share of the patients for a test split that is drawn; 0 for none.
+    split: "official" keeps the published test split; "random" pools all films and draws a new one by patient. A data
+    set without an official split is drawn in either case. validation: share of the patients that are drawn from (with
+    an official test split, those outside it). test: share of the patients for a test split that is drawn; 0 for none.
     folds, fold: validation is one of `folds` parts of the patients outside the test split, instead of a share.
     uncertain, blank: what an uncertain finding and one that is not mentioned count as; "ignore" and "nan" mask them.
     blank None takes the data set's own convention.
