@@ -1,6 +1,5 @@
 """The ensemble of a study: chosen on validation among all kept networks, judged with the finalists on test."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from cxr_core.metrics import EPOCH_METRICS, macro, per_label
 from cxr_core.scorecard import finite
 from cxr_core.thresholds import Rule, fit_thresholds, in_json
 from search.finals.ensemble_words import sentences
+from search.finals.record import read_told
 from search.finals.repeats import is_kept
 from search.finals.sealed_test import SealedTest
 from search.finals.verdict import Difference, Scored, Verdict, judge
@@ -62,10 +62,8 @@ def choose_members(validation: Scored, metric: str) -> dict[int, int]:
 
 
 def read_ensemble(folder: Path) -> dict[str, Any] | None:
-    """What a study knows of its ensemble, as `ensemble.json`; None before its finals."""
-    path = folder / "ensemble.json"
-    record: dict[str, Any] | None = json.loads(path.read_text("utf-8")) if path.exists() else None
-    return record
+    """What a study knows of its ensemble, as `ensemble.json`; None before its finals, as `read_told`."""
+    return read_told(folder / "ensemble.json")
 
 
 def judge_ensemble(

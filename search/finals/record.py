@@ -14,10 +14,14 @@ from search.trial import Trial
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
-    """The result that a study keeps; None if its finalists have not been evaluated."""
-    path = folder / "finalists.json"
-    record: dict[str, Any] | None = json.loads(path.read_text("utf-8")) if path.exists() else None
-    return record
+    """The result that a study keeps; None if its finalists have not been evaluated, as `read_told`."""
+    return read_told(folder / "finalists.json")
+
+
+def read_told(path: Path) -> dict[str, Any] | None:
+    """What finals have told in a file; None without it, or if an earlier version wrote it: then they tell it again."""
+    record: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    return record if "labels" in record.get("gap", {}) else None
 
 
 def winner_row(record: Mapping[str, Any]) -> dict[str, Any]:

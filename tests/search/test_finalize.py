@@ -180,6 +180,19 @@ def test_an_evaluation_that_was_killed_goes_on_without_a_second_opening(study, f
     assert len(Study(study.folder).facts["test_openings"]) == 1
 
 
+def test_what_an_earlier_version_told_is_told_again(study, finalize):
+    for seed in (0, 1):
+        train(study, seed)
+    finalize("sealed", "--seeds", 1)
+    files = [study.folder / name for name in ("finalists.json", "ensemble.json")]
+    told = [json.loads(file.read_text()) for file in files]
+    for file, record in zip(files, told, strict=True):
+        file.write_text(json.dumps({**record, "gap": {"value": 0.0, "low": 0.0, "high": 0.0}}))
+    assert finalize("sealed", "--seeds", 1)[0] == DONE
+    assert [json.loads(file.read_text())["gap"] for file in files] == [record["gap"] for record in told]
+    assert len(Study(study.folder).facts["test_openings"]) == 1
+
+
 def test_a_resumed_search_goes_on_with_finals_that_were_killed_after_the_opening(study, finalize, monkeypatch, caplog):
     """No finalist was added since, so that the opening is still theirs."""
     for seed in (0, 1):
