@@ -181,7 +181,7 @@ def main() -> None:
     parser.add_argument("--in-full", type=Path, help="where it trained them in full")
     for of in DATA_SETS:
         name = f"--{of.key.replace('_', '-')}"
-        parser.add_argument(name, dest=of.key, type=Path, nargs="+", metavar="STUDY", help="with finals; best first")
+        parser.add_argument(name, dest=of.key, type=Path, nargs="+", metavar="STUDY", help="in the order they ran")
     parser.add_argument("--write", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(1)
