@@ -211,8 +211,8 @@ _PROTOCOL = f"""\
 AUROC on the official test films (on nih_mini the mean over the findings with at least {_FEWEST} test films that show
 them, and some that do not), accuracy at the threshold 0.5, and the paired difference from the winner of the first
 search, below 0 where that winner is better; each with a 95 % interval over patients (over films where, as in
-PneumoniaMNIST, nobody knows the patients). The intervals are over test films alone. Neither another seed nor the
-number of comparisons is in them: of so many rows a few lie outside by chance.
+PneumoniaMNIST, nobody knows the patients), percentiles of 2,000 resamples. The intervals are over test films alone.
+Neither another seed nor the number of comparisons is in them: of so many rows a few lie outside by chance.
 
 Searches: `python -m search.run --space SPACE --data FILMS --seed N`. On PneumoniaMNIST by spaces/pneumonia.yaml. On
 nih_mini, in the order in which they ran, by benchmarks/claims_nih_mini.yaml, claims_nih_mini_80px.yaml and

@@ -73,10 +73,11 @@ def regimes(folder: Path) -> list[Regime]:
         codes = {part: np.unique(of["patient"], return_inverse=True)[1] for part, of in parts.items()}
         splits = (Films(of[list(task.labels)].to_numpy(np.float64), codes[part]) for part, of in parts.items())
         test = parts["test"]
-        found.append(Regime(f"{title}, {len(test)} test films, {len(task.labels)} findings", *splits, area))
-    for positives in (100, 50, 20, 10, 5):
+        findings = "1 finding" if len(task.labels) == 1 else f"{len(task.labels)} findings"
+        found.append(Regime(f"{title}, {len(test)} test films, {findings}", *splits, area))
+    for positives, area in ((100, 0.80), (50, 0.80), (20, 0.80), (20, 0.95), (10, 0.80), (10, 0.95), (5, 0.80)):
         films = Films((np.arange(200) < positives)[:, None].astype(np.float64), np.arange(200))
-        found.append(Regime(f"one finding, {positives} of 200 test films", films, films, 0.80))
+        found.append(Regime(f"one finding, {positives} of 200 test films", films, films, area))
     return found
 
 
@@ -100,8 +101,9 @@ def main() -> None:
 
 
 _ABOUT = """In simulated studies with known truth, how often the 95 % interval of the winner's test AUROC holds it
-(percentile bootstrap of the patients, mean of two seeds; macro AUROC where there are several findings), in brackets the
-95 % interval of that share (Wilson). Films, patients and labels of the first two are real, scores are simulated."""
+(bootstrap of the patients, normal on the logit scale, mean of two seeds; macro AUROC where there are several findings),
+in brackets the 95 % interval of that share (Wilson). Films, patients and labels of the first two are real, scores are
+simulated."""
 
 
 if __name__ == "__main__":

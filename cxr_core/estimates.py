@@ -6,7 +6,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr_core.bootstrap import Interval, bootstrap, macro_samples, paired_difference, percentile_interval
+from cxr_core.bootstrap import (
+    Interval,
+    area_steps,
+    bootstrap,
+    logit_interval,
+    macro_samples,
+    paired_difference,
+    percentile_interval,
+)
 from cxr_core.confusion import RATIOS, count
 from cxr_core.metrics import EPOCH_METRICS, defined_labels, macro, per_label
 from cxr_core.roc import Array
@@ -17,7 +25,7 @@ class Estimate:
     """A metric on some films, with 95 % intervals over other patients.
 
     of_label: (C,), NaN where undefined. interval: of each finding. mean: over the `labels` findings where it is
-    defined, with its interval. samples: (R, C), what each resample gave.
+    defined, with its interval. samples: (R, C), what each resample gave. steps: of areas, as `area_steps`.
     """
 
     of_label: Array
@@ -26,19 +34,22 @@ class Estimate:
     mean_interval: Interval
     labels: int
     samples: Array
+    steps: Array | None
 
     @classmethod
-    def of(cls, values: Sequence[float], samples: Array) -> "Estimate":
-        """From the metric of each finding on the films themselves, and on each resample of them."""
-        means = percentile_interval(macro_samples(samples))
-        return cls(
-            np.asarray(values, np.float64),
-            percentile_interval(samples),
-            macro(values),
-            means,
-            defined_labels(values),
-            samples,
-        )
+    def of(cls, values: Sequence[float], samples: Array, steps: Array | None = None) -> "Estimate":
+        """From the metric of each finding on the films themselves, and on each resample of them.
+
+        Intervals are normal on the logit scale for areas, which have steps, and of percentiles for all else.
+        """
+        of_label, mean = np.asarray(values, np.float64), macro(values)
+        means = macro_samples(samples)
+        if steps is None:
+            intervals = percentile_interval(samples), percentile_interval(means)
+        else:
+            of_mean = np.asarray(macro(steps))
+            intervals = logit_interval(of_label, samples, steps), logit_interval(np.asarray(mean), means, of_mean)
+        return cls(of_label, intervals[0], mean, intervals[1], defined_labels(values), samples, steps)
 
     def minus(self, other: "Estimate") -> "Estimate":
         """The difference to another one of the same films, drawn with the same seed: of paired resamples.
@@ -52,7 +63,8 @@ class Estimate:
         """The same over the findings that the other one is defined for, so that two means are of the same ones."""
         lacking = np.isnan(other.of_label)
         values = np.where(lacking, np.nan, self.of_label)
-        return Estimate.of(values.tolist(), np.where(lacking, np.nan, self.samples))
+        steps = None if self.steps is None else np.where(lacking, np.nan, self.steps)
+        return Estimate.of(values.tolist(), np.where(lacking, np.nan, self.samples), steps)
 
 
 def estimate(
@@ -71,7 +83,10 @@ def estimate(
     """
     samples = bootstrap(targets, scores, patients, metrics, thresholds=thresholds, resamples=resamples, seed=seed)
     counts = count(targets, scores, thresholds)
-    return {name: Estimate.of(_values(name, targets, scores, counts), samples[name]) for name in metrics}
+    return {
+        name: Estimate.of(_values(name, targets, scores, counts), samples[name], area_steps(name, targets))
+        for name in metrics
+    }
 
 
 def _values(name: str, targets: Array, scores: Array, counts: object) -> Sequence[float]:

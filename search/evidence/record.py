@@ -9,7 +9,7 @@ from typing import Any
 from cxr_core.json_file import write_json
 
 _NAME = "evidence.json"
-_FORMAT = 3
+_FORMAT = 4
 """Of the file; evidence of another format is gathered again."""
 
 

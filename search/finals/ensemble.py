@@ -18,7 +18,7 @@ from cxr_core.metrics import EPOCH_METRICS, macro, per_label
 from cxr_core.scorecard import finite
 from cxr_core.thresholds import Rule, fit_thresholds, in_json
 from search.finals.ensemble_words import sentences
-from search.finals.record import read_told
+from search.finals.record import FORMAT, read_told
 from search.finals.repeats import is_kept
 from search.finals.sealed_test import SealedTest
 from search.finals.verdict import Difference, Scored, Verdict, judge
@@ -89,7 +89,7 @@ def judge_ensemble(
         splits = sealed.scored({number: [trial] for number, trial in trials.items()}, labels)
         networks = {n: _Network.of(study.folder / trials[n].epochs[-1].checkpoint, device) for n in _used(basis)}
         of = _Compared(counts, finals["delivered"], seeds, finals["metric"], networks)
-        record = {"basis": basis, **of.describe(trials, *splits)}
+        record = {"format": FORMAT, "basis": basis, **of.describe(trials, *splits)}
         record["sentences"] = sentences(record)
         write_json(study.folder / "ensemble.json", record)
     return record

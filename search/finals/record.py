@@ -12,6 +12,9 @@ from cxr_core.scorecard import finite
 from search.finals.verdict import Difference, Reached, Standing, Verdict
 from search.trial import Trial
 
+FORMAT = 2
+"""Of what finals tell in `finalists.json` and `ensemble.json`; what has another format is told again."""
+
 
 def read_record(folder: Path) -> dict[str, Any] | None:
     """The result that a study keeps; None if its finalists have not been evaluated, as `read_told`."""
@@ -19,9 +22,9 @@ def read_record(folder: Path) -> dict[str, Any] | None:
 
 
 def read_told(path: Path) -> dict[str, Any] | None:
-    """What finals have told in a file; None without it, or if an earlier version wrote it: then they tell it again."""
+    """What finals have told in a file; None without it, or if it has another format: then they tell it again."""
     record: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.exists() else {}
-    return record if "labels" in record.get("gap", {}) else None
+    return record if record.get("format") == FORMAT else None
 
 
 def winner_row(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -50,6 +53,7 @@ def describe(
     """
     trial_of = {trial.number: trial for trial in finalists}
     return {
+        "format": FORMAT,
         "study": str(study),
         "metric": verdict.metric,
         "winner": verdict.winner,

@@ -1,13 +1,14 @@
-"""Metrics with intervals: scikit-learn's values, the bootstrap's quantiles, and paired differences."""
+"""Metrics with intervals: scikit-learn's values, the spread of the bootstrap, and paired differences."""
 
 import math
 
 import numpy as np
 import pytest
+from scipy.special import expit, logit
 from sklearn.metrics import average_precision_score, precision_score, recall_score, roc_auc_score
 
 from cxr_core.bootstrap import bootstrap, macro_samples
-from cxr_core.estimates import estimate, why_undefined
+from cxr_core.estimates import Estimate, estimate, why_undefined
 
 NAN = math.nan
 OPTIONS = {"resamples": 200, "seed": 3}
@@ -43,10 +44,31 @@ def test_the_mean_is_over_the_findings_that_are_defined_and_says_how_many(films)
 
 
 def test_intervals_are_quantiles_of_the_patient_bootstrap(films) -> None:
+    found = estimate(*films, ("brier",), **OPTIONS)["brier"]
+    samples = bootstrap(*films, ("brier",), **OPTIONS)["brier"]
+    np.testing.assert_allclose(found.interval.low, np.quantile(samples, 0.025, axis=0))
+    np.testing.assert_allclose(found.mean_interval.high, np.quantile(macro_samples(samples), 0.975))
+
+
+@pytest.mark.parametrize("metric", ["auroc_macro", "auprc_macro"])
+def test_intervals_of_areas_are_normal_on_the_logit_scale_with_the_spread_of_the_bootstrap(films, metric) -> None:
+    area = estimate(*films, (metric,), **OPTIONS)[metric]
+    samples = bootstrap(*films, (metric,), **OPTIONS)[metric][:, :2]
+    middle, spread = logit(area.of_label[:2]), np.std(logit(samples), axis=0, ddof=1)
+    np.testing.assert_allclose(area.interval.low[:2], expit(middle - 1.959964 * spread), rtol=1e-6)
+    of_mean = logit(area.mean) + 1.959964 * np.std(logit(samples.mean(axis=1)), ddof=1)
+    np.testing.assert_allclose(area.mean_interval.high, expit(of_mean), rtol=1e-6)
+    assert np.isnan([area.interval.low[2], area.interval.high[2]]).all()
+
+
+def test_over_fewer_findings_an_area_keeps_its_kind_of_interval(films) -> None:
+    """As in a comparison with a network that is undefined for the first one."""
     area = estimate(*films, ("auroc_macro",), **OPTIONS)["auroc_macro"]
-    samples = bootstrap(*films, ("auroc_macro",), **OPTIONS)["auroc_macro"]
-    np.testing.assert_allclose(area.interval.low[:2], np.quantile(samples[:, :2], 0.025, axis=0))
-    np.testing.assert_allclose(area.mean_interval.high, np.quantile(macro_samples(samples), 0.975))
+    less = area.where(Estimate.of([NAN, 0.5, NAN], np.full((200, 3), 0.5)))
+    assert less.labels == 1
+    assert less.mean == area.of_label[1]
+    bounds = [area.interval.low[1], area.interval.high[1]]
+    np.testing.assert_allclose([less.mean_interval.low, less.mean_interval.high], bounds)
 
 
 def test_a_difference_is_of_the_same_patients(films) -> None:

@@ -187,7 +187,7 @@ def test_what_an_earlier_version_told_is_told_again(study, finalize):
     files = [study.folder / name for name in ("finalists.json", "ensemble.json")]
     told = [json.loads(file.read_text()) for file in files]
     for file, record in zip(files, told, strict=True):
-        file.write_text(json.dumps({**record, "gap": {"value": 0.0, "low": 0.0, "high": 0.0}}))
+        file.write_text(json.dumps({**record, "format": 1, "gap": {"value": 0.0, "low": 0.0, "high": 0.0}}))
     assert finalize("sealed", "--seeds", 1)[0] == DONE
     assert [json.loads(file.read_text())["gap"] for file in files] == [record["gap"] for record in told]
     assert len(Study(study.folder).facts["test_openings"]) == 1

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.special import expit, logit
 from scipy.stats import norm, ttest_ind
 from sklearn.metrics import roc_auc_score
 
@@ -61,7 +62,8 @@ def test_intervals_are_those_of_a_bootstrap_written_out():
     means = np.array(means)
     reached, difference = verdict.test.reached[loser], verdict.test.differences[loser]
     gain = means[:, loser] - means[:, verdict.winner]
-    assert [reached.low, reached.high] == pytest.approx(np.quantile(means[:, loser], [0.025, 0.975]))
+    reach = 1.959964 * np.std(logit(means[:, loser]), ddof=1)
+    assert [reached.low, reached.high] == pytest.approx(expit(logit(reached.mean) + np.array([-reach, reach])))
     assert [difference.low, difference.high] == pytest.approx(np.quantile(gain, [0.025, 0.975]))
     assert difference.p == pytest.approx(min(1, 2 * min(1 + (gain <= 0).sum(), 1 + (gain >= 0).sum()) / 201))
     values = [verdict.test.reached[number].values for number in (loser, verdict.winner)]
