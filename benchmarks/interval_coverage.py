@@ -101,7 +101,7 @@ def main() -> None:
 
 
 _ABOUT = """In simulated studies with known truth, how often the 95 % interval of the winner's test AUROC holds it
-(bootstrap of the patients, normal on the logit scale, mean of two seeds; macro AUROC where there are several findings),
+(`cxr_core.area_intervals`, mean of two seeds; macro AUROC where there are several findings),
 in brackets the 95 % interval of that share (Wilson). Films, patients and labels of the first two are real, scores are
 simulated."""
 

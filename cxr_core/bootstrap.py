@@ -9,11 +9,9 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, logit
 
 from cxr_core.confusion import RATIOS, Counts, called
 from cxr_core.metrics import CALIBRATION_BINS, EPOCH_METRICS, calibration_bin, log_losses
@@ -31,7 +29,7 @@ _SUMMED_AT_ONCE = 256
 
 @dataclass(frozen=True)
 class Interval:
-    """Bounds that hold the truth as often as their level says; defined: how many resamples they were taken from."""
+    """Bounds that should hold the truth as often as their level says; defined: how many resamples they are from."""
 
     low: Array
     high: Array
@@ -129,7 +127,7 @@ def macro_samples(samples: Array) -> Array:
     defined = ~np.isnan(samples)
     found = defined.sum(axis=-1)
     total = np.where(defined, samples, 0.0).sum(axis=-1)
-    return _divide(total, found)
+    return divide(total, found)
 
 
 def paired_difference(samples: Array, first: int, second: int) -> Array:
@@ -149,37 +147,6 @@ def percentile_interval(samples: Array, level: float = 0.95) -> Interval:
     tail = (1 - level) / 2
     ordered = np.sort(samples, axis=0)  # NaN is last
     low, high = (_quantile(ordered, defined, q) for q in (tail, 1 - tail))
-    return Interval(low, high, defined)
-
-
-def area_steps(metric: str, targets: Array) -> Array | None:
-    """By how much a perfect area falls when the last positive film and the first negative change places: (C,).
-
-    targets: (N, C). NaN where the area is undefined; None for a metric that is no area under a curve.
-    """
-    positives = (targets == 1).sum(axis=0)
-    steps = {"auroc_macro": positives * (targets == 0).sum(axis=0), "auprc_macro": positives * (positives + 1)}
-    return _divide(np.ones(targets.shape[1]), steps[metric]) if metric in steps else None
-
-
-def logit_interval(values: Array, samples: Array, steps: Array, level: float = 0.95) -> Interval:
-    """Normal interval on the logit scale around areas under curves, with the spread of their resamples there.
-
-    For AUROC: Qin & Hotilovac 2008, Stat. Methods Med. Res. 17:207; for AUPRC: Boyd et al. 2013, ECML PKDD, sec. 4.
-    Percentiles of rare findings or near 1 lie too high, as no resample holds a film that is harder than those at hand
-    (`benchmarks/interval_coverage.md`). values: (...) on the films themselves. samples: (R, ...). steps: (...), as
-    `area_steps`; on the logit scale an area stays half a step away from 0 and 1. Where all resamples gave the same,
-    both bounds are the value; NaN where none is defined.
-    """
-    edge = np.minimum(steps / 2, 0.5)
-    middle, drawn = (logit(np.clip(areas, edge, 1 - edge)) for areas in (values, samples))
-    known = ~np.isnan(drawn)
-    defined = np.asarray(known.sum(axis=0))
-    deviations = np.where(known, drawn - _divide(np.where(known, drawn, 0).sum(axis=0), defined), 0)
-    spread = np.sqrt(_divide(np.square(deviations).sum(axis=0), defined - 1))
-    reach = NormalDist().inv_cdf((1 + level) / 2) * spread
-    unmoved = (defined > 0) & np.where(known, samples == values, True).all(axis=0)
-    low, high = (np.where(unmoved, values, expit(bound)) for bound in (middle - reach, middle + reach))
     return Interval(low, high, defined)
 
 
@@ -279,9 +246,9 @@ def _areas(tp: NDArray, above: NDArray, to_here: NDArray, films: NDArray) -> tup
     gained = np.diff(tp, axis=1, prepend=0)
     fp_above, fp = above - (tp - gained), to_here - tp
     twice = (gained * (2 * negatives[:, None] - fp_above - fp)).sum(axis=1)
-    auroc = _divide(twice, 2 * positives * negatives)
+    auroc = divide(twice, 2 * positives * negatives)
     precision = np.divide(tp, to_here, out=np.zeros(tp.shape), where=to_here > 0)
-    return auroc, _divide((gained * precision).sum(axis=1), positives)
+    return auroc, divide((gained * precision).sum(axis=1), positives)
 
 
 def _sum_samples(films: _Films, of_patient: NDArray[np.int32]) -> dict[str, Array]:
@@ -298,9 +265,9 @@ def _sum_samples(films: _Films, of_patient: NDArray[np.int32]) -> dict[str, Arra
     total, loss, square, tp, fp, tn, fn, *gap = drawn.T
     ratios = Counts(tp, fp, tn, fn)
     return {
-        "log_loss": _divide(loss, total),
-        "brier": _divide(square, total),
-        "ece": _divide(np.abs(gap).sum(axis=0), total),
+        "log_loss": divide(loss, total),
+        "brier": divide(square, total),
+        "ece": divide(np.abs(gap).sum(axis=0), total),
         **{name: getattr(ratios, name) for name in RATIOS},
     }
 
@@ -315,7 +282,8 @@ def _calibration_gaps(films: _Films, patients: int) -> Array:
     return np.asarray(gaps.reshape(patients, CALIBRATION_BINS), np.float64)
 
 
-def _divide(part: NDArray, whole: NDArray) -> Array:
+def divide(part: NDArray, whole: NDArray) -> Array:
+    """NaN where the divisor is not positive."""
     return np.asarray(np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0))
 
 

@@ -6,15 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr_core.bootstrap import (
-    Interval,
-    area_steps,
-    bootstrap,
-    logit_interval,
-    macro_samples,
-    paired_difference,
-    percentile_interval,
-)
+from cxr_core.area_intervals import Support, area_intervals
+from cxr_core.bootstrap import Interval, bootstrap, macro_samples, paired_difference, percentile_interval
 from cxr_core.confusion import RATIOS, count
 from cxr_core.metrics import EPOCH_METRICS, defined_labels, macro, per_label
 from cxr_core.roc import Array
@@ -25,7 +18,7 @@ class Estimate:
     """A metric on some films, with 95 % intervals over other patients.
 
     of_label: (C,), NaN where undefined. interval: of each finding. mean: over the `labels` findings where it is
-    defined, with its interval. samples: (R, C), what each resample gave. steps: of areas, as `area_steps`.
+    defined, with its interval. samples: (R, C), what each resample gave. support: of areas under curves.
     """
 
     of_label: Array
@@ -34,22 +27,20 @@ class Estimate:
     mean_interval: Interval
     labels: int
     samples: Array
-    steps: Array | None
+    support: Support | None
 
     @classmethod
-    def of(cls, values: Sequence[float], samples: Array, steps: Array | None = None) -> "Estimate":
+    def of(cls, values: Sequence[float], samples: Array, support: Support | None = None) -> "Estimate":
         """From the metric of each finding on the films themselves, and on each resample of them.
 
-        Intervals are normal on the logit scale for areas, which have steps, and of percentiles for all else.
+        Intervals are `area_intervals` of an area, which has a support, and percentiles of all else.
         """
-        of_label, mean = np.asarray(values, np.float64), macro(values)
-        means = macro_samples(samples)
-        if steps is None:
-            intervals = percentile_interval(samples), percentile_interval(means)
+        of_label = np.asarray(values, np.float64)
+        if support is None:
+            intervals = percentile_interval(samples), percentile_interval(macro_samples(samples))
         else:
-            of_mean = np.asarray(macro(steps))
-            intervals = logit_interval(of_label, samples, steps), logit_interval(np.asarray(mean), means, of_mean)
-        return cls(of_label, intervals[0], mean, intervals[1], defined_labels(values), samples, steps)
+            intervals = area_intervals(of_label, samples, support)
+        return cls(of_label, intervals[0], macro(values), intervals[1], defined_labels(values), samples, support)
 
     def minus(self, other: "Estimate") -> "Estimate":
         """The difference to another one of the same films, drawn with the same seed: of paired resamples.
@@ -63,8 +54,7 @@ class Estimate:
         """The same over the findings that the other one is defined for, so that two means are of the same ones."""
         lacking = np.isnan(other.of_label)
         values = np.where(lacking, np.nan, self.of_label)
-        steps = None if self.steps is None else np.where(lacking, np.nan, self.steps)
-        return Estimate.of(values.tolist(), np.where(lacking, np.nan, self.samples), steps)
+        return Estimate.of(values.tolist(), np.where(lacking, np.nan, self.samples), self.support)
 
 
 def estimate(
@@ -84,7 +74,7 @@ def estimate(
     samples = bootstrap(targets, scores, patients, metrics, thresholds=thresholds, resamples=resamples, seed=seed)
     counts = count(targets, scores, thresholds)
     return {
-        name: Estimate.of(_values(name, targets, scores, counts), samples[name], area_steps(name, targets))
+        name: Estimate.of(_values(name, targets, scores, counts), samples[name], Support.of(name, targets, patients))
         for name in metrics
     }
 

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import kendalltau, spearmanr, ttest_ind_from_stats
 
-from cxr_core.bootstrap import area_steps, bootstrap, macro_samples, paired_difference, percentile_interval
+from cxr_core.area_intervals import Support
+from cxr_core.bootstrap import bootstrap, macro_samples, paired_difference, percentile_interval
 from cxr_core.estimates import Estimate
 from cxr_core.metrics import EPOCH_METRICS, defined_labels, macro, per_label
 from search.finals.ties import TieBreaker, best_of, decision
@@ -202,7 +203,7 @@ class _Resampled:
         self._means = np.stack([part.mean(axis=1) for part in np.split(samples, ends[:-1], axis=1)], axis=1)
         of_label = EPOCH_METRICS[metric]
         self._points = {n: [per_label(of_label, split.targets, one) for one in split.scores[n]] for n in self.numbers}
-        self._steps = area_steps(metric, split.targets)
+        self._support = Support.of(metric, split.targets, split.patients)
         self.labels = defined_labels(self._points[self.numbers[0]][0])
         self.reached = {number: self._reached(number) for number in self.numbers}
 
@@ -216,7 +217,7 @@ class _Resampled:
 
     def _reached(self, number: int) -> Reached:
         values = [macro(of) for of in self._points[number]]
-        interval = Estimate.of(self.of_label(number).tolist(), self.drawn(number), self._steps).mean_interval
+        interval = Estimate.of(self.of_label(number).tolist(), self.drawn(number), self._support).mean_interval
         sd = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan  # `statistics` takes no NaN
         return Reached(tuple(values), fmean(values), sd, float(interval.low), float(interval.high))
 

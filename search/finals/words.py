@@ -10,9 +10,9 @@ def headline(record: Mapping[str, Any], winner: str, metric: str) -> list[str]:
     """Who won the finals, and how sure that is, in sentences; winner and metric: as a reader knows them."""
     row = winner_row(record)
     test, seeds, count = row["test"], len(row["trainings"]), len(record["finalists"])
-    interval = f"95 % interval {in_words(test['low'])} to {in_words(test['high'])}"
+    bounds = "unknown" if test["low"] is None else f"{in_words(test['low'])} to {in_words(test['high'])}"
     over = f", the mean of {seeds} seeds" if seeds > 1 else ""
-    who = f"trial {winner}, test {metric} {in_words(test['mean'])} ({interval}){over}."
+    who = f"trial {winner}, test {metric} {in_words(test['mean'])} (95 % interval {bounds}){over}."
     how = "Chosen among" if record.get("tie") else "Best of"
     first = f"{how} {count} finalists on validation: {who}" if count > 1 else f"The only finalist: {who}"
     return [first, record["sentence"], *record["warnings"], optimism(record)]
@@ -28,7 +28,8 @@ def in_words(value: float | None, signed: bool = False) -> str:
 def reached(side: Mapping[str, Any]) -> str:
     """Mean, spread and interval of a finalist on one split."""
     spread = "" if side["sd"] is None else f" ± {in_words(side['sd'])}"
-    return f"{in_words(side['mean'])}{spread} [{in_words(side['low'])}, {in_words(side['high'])}]"
+    bounds = "" if side["low"] is None else f" [{in_words(side['low'])}, {in_words(side['high'])}]"
+    return f"{in_words(side['mean'])}{spread}{bounds}"
 
 
 def differs(difference: Mapping[str, Any]) -> str:

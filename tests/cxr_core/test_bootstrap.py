@@ -7,13 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.special import expit, logit
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from cxr_core.bootstrap import (
-    area_steps,
     bootstrap,
-    logit_interval,
     macro_samples,
     paired_difference,
     percentile_interval,
@@ -207,58 +204,6 @@ def test_an_interval_is_numpys_quantiles_of_the_defined_resamples() -> None:
         np.testing.assert_allclose([interval.low[place], interval.high[place]], bounds, rtol=0, atol=1e-15)
 
 
-def test_a_step_is_what_a_perfect_area_loses_by_its_last_pair() -> None:
-    """Of 3 films with the finding and 4 without, ranked rightly but for one pair; of none with another finding."""
-    truth, scores = np.array([1, 1, 0, 1, 0, 0, 0], float), np.arange(7.0)[::-1]
-    targets = np.stack([truth, np.zeros(7), np.where(truth == 1, 1, NAN)], axis=1)
-    for metric, area, of_positives in (
-        ("auroc_macro", roc_auc_score, NAN),
-        ("auprc_macro", average_precision_score, 1 / 12),
-    ):
-        steps = area_steps(metric, targets)
-        assert steps is not None
-        np.testing.assert_allclose(steps, [1 - area(truth, scores), NAN, of_positives])
-    assert area_steps("log_loss", targets) is None
-
-
-def test_the_interval_of_an_area_is_normal_on_the_logit_scale() -> None:
-    rng = np.random.default_rng(0)
-    values, samples = rng.random((2, 3)), rng.random((99, 2, 3))
-    samples[::7, 1] = NAN
-    samples[:, 0, 2] = NAN
-    interval = logit_interval(values, samples, np.full((2, 3), 1e-6), level=0.9)
-    for place in np.ndindex(2, 3):
-        drawn = samples[(slice(None), *place)]
-        drawn = drawn[~np.isnan(drawn)]
-        assert interval.defined[place] == len(drawn)
-        reach = 1.6448536 * np.std(logit(drawn), ddof=1) if len(drawn) else NAN
-        bounds = expit(logit(values[place]) + np.array([-reach, reach]))
-        np.testing.assert_allclose([interval.low[place], interval.high[place]], bounds, rtol=1e-7)
-
-
-def test_an_interval_near_1_stays_below_it_and_holds_its_value() -> None:
-    """Ten films with the finding above all others but one pair: three of five resamples are perfect."""
-    truth = (np.arange(40) < 10).astype(float)[:, None]
-    scores = -np.arange(40.0)[:, None]
-    scores[[9, 10]] = scores[[10, 9]]
-    samples = bootstrap(truth, scores, np.arange(40))["auroc_macro"][:, 0]
-    value = np.asarray(roc_auc_score(truth[:, 0], scores[:, 0]))
-    steps = area_steps("auroc_macro", truth)
-    assert steps is not None
-    interval = logit_interval(value, samples, steps[0])
-    assert (samples == 1).mean() == pytest.approx(0.6, abs=0.04)
-    assert percentile_interval(samples).high == 1
-    assert 0.9 < interval.low < value < interval.high < 1
-
-
-def test_what_no_resample_moves_has_its_value_for_both_bounds() -> None:
-    """Also where one class is so rare that half a step is half the scale."""
-    samples = np.ones((50, 2))
-    samples[::3] = NAN
-    interval = logit_interval(np.ones(2), samples, np.array([0.02, 1.0]))
-    np.testing.assert_array_equal([interval.low, interval.high], 1)
-
-
 def simulated_coverage(by_patient: bool, trials: int = 200) -> float:
     """How often 95 % intervals hold the true AUROC of scores that a patient's films share in part.
 
@@ -290,23 +235,3 @@ def test_resampling_films_instead_of_patients_makes_intervals_too_narrow() -> No
     # Films of a patient share half their variance: intervals hold the truth in 75 % (of 1,000 trials). In 200 trials
     # sigma is 3.1 %: the bound is 4 sigma away, which chance alone crosses once in 30,000 seeds.
     assert simulated_coverage(by_patient=False) < 0.873
-
-
-def test_intervals_of_rare_findings_hold_the_truth_where_percentiles_lie_too_high() -> None:
-    """AUROC .95 with 10 of 200 patients ill: of 1,000 trials 95.0 % hold it, and 80.6 % of percentile intervals.
-
-    In 300 trials the bounds are 4 sigma away, 1.3 and 2.3 %.
-    """
-    held = {"logit": 0, "percentile": 0}
-    ill = (np.arange(200) < 10).astype(float)[:, None]
-    steps = area_steps("auroc_macro", ill)
-    assert steps is not None
-    for trial in range(300):
-        scores = ill * 2.3262 + np.random.default_rng((6, trial)).normal(size=ill.shape)
-        samples = bootstrap(ill, scores, np.arange(200), resamples=300, seed=trial, threads=1)["auroc_macro"]
-        value = np.array([roc_auc_score(ill[:, 0], scores[:, 0])])
-        of = {"logit": logit_interval(value, samples, steps), "percentile": percentile_interval(samples)}
-        for name, interval in of.items():
-            held[name] += bool(interval.low[0] <= 0.95 <= interval.high[0])
-    assert held["logit"] / 300 > 0.9
-    assert held["percentile"] / 300 < 0.9

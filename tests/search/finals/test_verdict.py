@@ -62,7 +62,8 @@ def test_intervals_are_those_of_a_bootstrap_written_out():
     means = np.array(means)
     reached, difference = verdict.test.reached[loser], verdict.test.differences[loser]
     gain = means[:, loser] - means[:, verdict.winner]
-    reach = 1.959964 * np.std(logit(means[:, loser]), ddof=1)
+    ill = int(split.targets[::2, 0].sum())  # patients, who have two films each
+    reach = 1.959964 * np.std(logit(means[:, loser]), ddof=1) * math.sqrt(min(ill, 60 - ill) / (min(ill, 60 - ill) - 1))
     assert [reached.low, reached.high] == pytest.approx(expit(logit(reached.mean) + np.array([-reach, reach])))
     assert [difference.low, difference.high] == pytest.approx(np.quantile(gain, [0.025, 0.975]))
     assert difference.p == pytest.approx(min(1, 2 * min(1 + (gain <= 0).sum(), 1 + (gain >= 0).sum()) / 201))
