@@ -47,7 +47,8 @@ def area_intervals(values: Array, samples: Array, support: Support, level: float
     """Of each finding, and of their mean over the findings that are defined.
 
     values: (C,) on the films themselves. samples: (R, C). On the logit scale an area stays half a step away from 0 and
-    1. A patient who alone has a finding, or alone lacks it, adds to the mean's variance what one patient of the other
+    1. In a resample without a finding the mean takes its value: the mean of the others is that of another question. A
+    patient who alone has a finding, or alone lacks it, adds to the mean's variance what one patient of the other
     findings does (their median), and has no interval by himself. Where all resamples gave the same, both bounds are the
     value; NaN where there is no interval.
     """
@@ -57,24 +58,26 @@ def area_intervals(values: Array, samples: Array, support: Support, level: float
     lone = np.median((variance * widened * n)[several]) if several.any() else np.nan
     lacking = np.where(n > 1, variance * widened, lone) - variance
     in_mean = np.maximum(lacking[known], 0).sum() / max(known.sum(), 1) ** 2
-    means = macro_samples(samples)
-    of_mean = 1 + divide(np.asarray(in_mean), _variance(means))
-    middle, edge = (np.asarray(macro(of[known])) for of in (values, support.steps))
+
+    filled = np.where(np.isnan(samples), values, samples)
+    means = macro_samples(filled)
+    middle, edge = (np.asarray(macro(of[known])) for of in (values, support.steps / 2))
+    unmoved = known & (filled == values).all(axis=0)
     return (
-        _interval(values, samples, support.steps / 2, widened, level),
-        _interval(middle, means, edge / 2, of_mean, level),
+        _interval(values, samples, support.steps / 2, widened, unmoved, level),
+        _interval(middle, means, edge, 1 + divide(np.asarray(in_mean), _variance(means)), unmoved[known].all(), level),
     )
 
 
-def _interval(values: Array, samples: Array, edge: Array, widened: Array, level: float) -> Interval:
-    """widened: by how much the variance of the resamples is too small."""
+def _interval(
+    values: Array, samples: Array, edge: Array, widened: Array, unmoved: NDArray[np.bool_] | np.bool_, level: float
+) -> Interval:
+    """edge: how near 0 and 1 areas may be. widened: by how much the variance of the resamples is too small."""
     edge = np.minimum(edge, 0.5)
     middle, drawn = (logit(np.clip(areas, edge, 1 - edge)) for areas in (values, samples))
     reach = NormalDist().inv_cdf((1 + level) / 2) * np.sqrt(widened * _variance(drawn))
-    known = ~np.isnan(samples)
-    unmoved = known.any(axis=0) & np.where(known, samples == values, True).all(axis=0)
     low, high = (np.where(unmoved, values, expit(bound)) for bound in (middle - reach, middle + reach))
-    return Interval(low, high, np.asarray(known.sum(axis=0)))
+    return Interval(low, high, np.asarray((~np.isnan(samples)).sum(axis=0)))
 
 
 def _variance(samples: Array) -> Array:

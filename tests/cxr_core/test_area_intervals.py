@@ -71,6 +71,18 @@ def test_the_mean_has_what_the_variance_of_each_finding_lacks() -> None:
     np.testing.assert_allclose([mean.low, mean.high], expected, rtol=1e-6)
 
 
+def test_where_a_resample_lacks_a_finding_the_mean_takes_its_value() -> None:
+    """Else the mean would jump to that of the other findings."""
+    samples = np.random.default_rng(3).normal([0.9, 0.6], 0.01, (400, 2))
+    values = np.array([0.9, 0.6])
+    lacking = samples.copy()
+    lacking[::2, 0] = NAN
+    filled = np.where(np.isnan(lacking), values, samples)
+    rests_on = support([10_000, 10_000])
+    for low, high in [[(of.low, of.high) for of in area_intervals(values, s, rests_on)][1] for s in (lacking, filled)]:
+        assert high - low == pytest.approx(2 * Z * filled.mean(axis=1).std(ddof=1), rel=0.01)
+
+
 def test_one_patient_alone_tells_no_interval() -> None:
     truth = (np.arange(30) < 1).astype(float)[:, None]
     scores = np.random.default_rng(2).random((30, 1))
