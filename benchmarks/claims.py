@@ -39,7 +39,7 @@ from search.kept_scores import read_scores, save_scores, test_scores_path
 from search.space import load_space
 from search.study import Study
 
-_FEWEST = 5
+FEWEST = 5
 """Positive test films from which on a finding counts."""
 _TITLES = {"auroc_macro": "AUROC", "accuracy": "accuracy"}
 _IN_FULL = " in full"
@@ -140,7 +140,7 @@ class Opened:
     def _counted(self) -> np.ndarray:
         """(C,) bool: the findings that films enough have, and some have not: all of nih_mini's have pneumonia."""
         targets = self.films[list(self.labels)].to_numpy(np.float64)
-        return np.asarray(((targets == 1).sum(axis=0) >= _FEWEST) & (targets == 0).any(axis=0))
+        return np.asarray(((targets == 1).sum(axis=0) >= FEWEST) & (targets == 0).any(axis=0))
 
     @cached_property
     def _figures(self) -> list[dict[str, Figure]]:
@@ -208,7 +208,7 @@ def main() -> None:
 
 _TITLE = "# Published recipes and the winners of searches"
 _PROTOCOL = f"""\
-AUROC on the official test films (on nih_mini the mean over the findings with at least {_FEWEST} test films that show
+AUROC on the official test films (on nih_mini the mean over the findings with at least {FEWEST} test films that show
 them, and some that do not), accuracy at the threshold 0.5, and the paired difference from the winner of the first
 search, below 0 where that winner is better; each with a 95 % interval over patients (over films where, as in
 PneumoniaMNIST, nobody knows the patients), percentiles of 2,000 resamples. The intervals are over test films alone.

@@ -16,13 +16,11 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import binomtest, norm
 
+from benchmarks.claims import FEWEST
 from benchmarks.rounds import machine, publish
 from cxr_core.data import DataName, DataPolicy, prepare
 from cxr_core.labels import LABEL_SETS, Task
 from search.finals.verdict import Scored, judge
-
-_COMMON = 5
-"""Test films that a finding needs in the claim table."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,11 +73,11 @@ def regimes(folder: Path) -> list[Regime]:
         parts = {part: films[films["split"] == part] for part in ("val", "test")}
         codes = {part: np.unique(of["patient"], return_inverse=True)[1] for part, of in parts.items()}
         test = parts["test"]
-        common = [label for label in task.labels if _COMMON <= test[label].sum() < len(test)]
+        common = [label for label in task.labels if FEWEST <= test[label].sum() < len(test)]
         for labels in (task.labels, common) if len(common) < len(task.labels) else (task.labels,):
             splits = (Films(of[list(labels)].to_numpy(np.float64), codes[part]) for part, of in parts.items())
             findings = "1 finding" if len(labels) == 1 else f"{len(labels)} findings"
-            said = f" with at least {_COMMON} of them" if labels is common else ""
+            said = f" with at least {FEWEST} of them" if labels is common else ""
             found.append(Regime(f"{title}, {len(test)} test films, {findings}{said}", *splits, area))
     for positives, area in ((100, 0.80), (20, 0.80), (20, 0.95), (10, 0.80), (10, 0.95), (5, 0.80)):
         films = Films((np.arange(200) < positives)[:, None].astype(np.float64), np.arange(200))

@@ -56,7 +56,7 @@ def area_intervals(values: Array, samples: Array, support: Support, level: float
     variance, widened = _variance(samples), divide(n, n - 1)
     several = known & (n > 1)
     lone = np.median((variance * widened * n)[several]) if several.any() else np.nan
-    lacking = np.where(n > 1, variance * widened, lone) - variance
+    lacking = np.select([n > 1, n == 1], [variance * (widened - 1), lone - variance])  # none where all have a finding
     in_mean = np.maximum(lacking[known], 0).sum() / max(known.sum(), 1) ** 2
 
     filled = np.where(np.isnan(samples), values, samples)

@@ -71,6 +71,14 @@ def test_the_mean_has_what_the_variance_of_each_finding_lacks() -> None:
     np.testing.assert_allclose([mean.low, mean.high], expected, rtol=1e-6)
 
 
+def test_a_finding_that_all_films_have_adds_nothing_to_the_mean() -> None:
+    """Its AUPRC is 1 whatever the scores and the patients are."""
+    samples = np.stack([np.random.default_rng(4).normal(0.6, 0.02, 300), np.ones(300)], axis=1)
+    each, mean = area_intervals(np.array([0.6, 1.0]), samples, support([10, 0]))
+    assert (each.low[1], each.high[1]) == (1, 1)
+    assert mean.high - mean.low == pytest.approx((each.high[0] - each.low[0]) / 2, rel=0.01)
+
+
 def test_where_a_resample_lacks_a_finding_the_mean_takes_its_value() -> None:
     """Else the mean would jump to that of the other findings."""
     samples = np.random.default_rng(3).normal([0.9, 0.6], 0.01, (400, 2))
